@@ -1,0 +1,45 @@
+# `make train` and `make test` are all that a newcomer needs; `make check` is the whole gate.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: train test check format benchmark-loop readme clean
+
+train: $(VENV)/installed  ## train the default network; makes the environment first
+	$(BIN)/tinydigits train
+
+test: $(VENV)/installed-dev  ## all but the slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+check: $(VENV)/installed-dev  ## style, types, tests: exactly what CI runs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+benchmark-loop: $(VENV)/installed  ## speed and size of one training run -> results/loop.json
+	$(BIN)/python -m benchmarks.loop
+
+readme: $(VENV)/installed  ## the pictures and captures of README.md, made again
+	$(BIN)/python -m docs.readme
+
+$(VENV)/python:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: $(VENV)/python pyproject.toml constraints.txt
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

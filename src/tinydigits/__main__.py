@@ -1,0 +1,7 @@
+"""`python -m tinydigits`."""
+
+import sys
+
+from tinydigits.cli.main import main
+
+sys.exit(main())

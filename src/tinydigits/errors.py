@@ -1,0 +1,57 @@
+"""Every error a user can cause. The message is a sentence: the value, the rule, the remedy."""
+
+
+class TinydigitsError(Exception):
+    """Base of all errors a user can cause; the command line prints its message and exits with 2."""
+
+
+class ConfigError(TinydigitsError):
+    """A setting is unknown, out of its range, or contradicts another."""
+
+
+class DataError(TinydigitsError):
+    """Digits cannot be had from where they were asked for."""
+
+
+class DataNotFoundError(DataError):
+    """The data set is nowhere to be found. The only data error after which `auto` falls back."""
+
+
+class DamagedDataError(DataError):
+    """A data file is there, but is not what it claims to be."""
+
+
+class PictureError(TinydigitsError):
+    """A picture cannot be turned into a 28×28 digit."""
+
+
+class UnreadablePictureError(PictureError):
+    """The file is no picture, is cut off, or is too large to decode safely."""
+
+
+class BlankPictureError(PictureError):
+    """The picture holds no ink."""
+
+
+class ModelError(TinydigitsError):
+    """A model cannot be found, imported or built."""
+
+
+class UnknownModelError(ModelError):
+    """No model of that name is in the zoo."""
+
+
+class WeightsError(TinydigitsError):
+    """Weights are missing, damaged, or do not belong to the model or the card."""
+
+
+class RunError(TinydigitsError):
+    """A run cannot start, go on or be read."""
+
+
+class DivergedError(RunError):
+    """The training loss is no longer a finite number."""
+
+
+class StorageError(TinydigitsError):
+    """Something cannot be written: the disk is full, the place is read-only or already taken."""
