@@ -1,0 +1,1 @@
+"""Where digits come from: MNIST, the embedded optdigits, a user's folder; preprocessing and augmentation."""

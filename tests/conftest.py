@@ -1,0 +1,55 @@
+"""What all tests share: real MNIST where there is one, and a machine without a cache or a network."""
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tinydigits.data.dataset import DigitData
+from tinydigits.data.mnist import load_mnist
+
+CLOSED_PORT = "http://127.0.0.1:9"  # nothing listens on the discard port
+
+
+@pytest.fixture(autouse=True)
+def _own_cache_and_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Through the environment, so that the processes a test starts have it too; 127.0.0.1 stays in reach."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    if "MPLCONFIGDIR" not in os.environ:  # matplotlib would search all fonts anew for every cache
+        monkeypatch.setenv("MPLCONFIGDIR", str(cache / "matplotlib"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, CLOSED_PORT)
+        monkeypatch.setenv(name.upper(), CLOSED_PORT)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1,localhost")
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """The directory of the real MNIST files; without one the test is skipped."""
+    named = os.environ.get("TINYDIGITS_DATA")
+    if not named:
+        pytest.skip("needs real MNIST: TINYDIGITS_DATA is not set")
+    return Path(named)
+
+
+@pytest.fixture(scope="session")
+def mnist(mnist_dir: Path) -> DigitData:
+    """The real MNIST."""
+    return load_mnist(mnist_dir)
+
+
+@pytest.fixture(scope="session")
+def idx_bytes() -> Callable[[NDArray[np.uint8]], bytes]:
+    """An array as an IDX file: pictures [N, 28, 28] or labels [N]."""
+
+    def pack(array: NDArray[np.uint8]) -> bytes:
+        header = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape)
+        return header + array.tobytes()
+
+    return pack
