@@ -1,0 +1,257 @@
+"""One registry of everything that can stand where a model is asked for: the zoo, and a user's own `net.py:Net`."""
+
+import contextlib
+import difflib
+import fnmatch
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from tinydigits.errors import ModelError, UnknownModelError
+
+Builder = Callable[..., nn.Module]
+Build = TypeVar("Build", bound=Builder)
+
+_ZOO = ("tinydigits.models.documented", "tinydigits.models.tiny")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that a document states, for one layer (counted from 1) or, with None, for the whole network.
+
+    Quantities: `parameters`; `side` (height of a layer's output); `input_mb`, `forward_backward_mb`, `parameters_mb`
+    and `total_mb` (the memory lines of a layer summary, rounded to two decimals).
+    """
+
+    quantity: str
+    stated: float
+    layer: int | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a document says of its network, or, without a `source`, what we aim at with ours. None: nothing is said.
+
+    `parameters` and `epochs` are upper bounds, `accuracy` in [0, 1] is a lower one; `wording` is how the document
+    puts it, which also tells “over” from “at least”. `figures` and `notes` are for the recount.
+    """
+
+    parameters: int | None = None
+    accuracy: float | None = None
+    epochs: int | None = None
+    source: str | None = None
+    wording: str | None = None
+    figures: tuple[Figure, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The claim as plain data, without the figures."""
+        return {key: value for key, value in asdict(self).items() if key not in ("figures", "notes")}
+
+
+_entries: dict[str, tuple[Builder, Claim | None]] = {}
+
+
+def register(*, documented: Claim | None = None, goal: Claim | None = None) -> Callable[[Build], Build]:
+    """Put the decorated function into the zoo, under its own name (with dashes) and with its claim, if it has one.
+
+    Raises:
+        ModelError: the name is taken.
+    """
+
+    def enter(build: Build) -> Build:
+        name = build.__name__.replace("_", "-")
+        if name in _entries:
+            raise ModelError(f"{name}: the zoo has a model of that name already. Give the function another name.")
+        _entries[name] = (build, documented or goal)
+        return build
+
+    return enter
+
+
+def create_model(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+    """Build a model: of the zoo (`plain-9k` or `plain_9k`), or the user's own, run as their code (`net.py:Net`).
+
+    Args:
+        name: The model.
+        pretrained: Load the weights that ship with tinydigits.
+        **options: Passed to the zoo's function, such as `n_channels` of `blocks-19k`.
+
+    Returns:
+        A network that takes [N, 1, 28, 28] and gives [N, 10], in training mode. Weights follow torch's global seed.
+
+    Raises:
+        UnknownModelError: there is no such model.
+        ModelError: the user's file does not import, or holds no such network; or the option does not exist.
+        WeightsError: `pretrained` is asked for and no weights are shipped, or they do not fit.
+    """
+    name = canonical_name(name)
+    if _is_path(name):
+        if options or pretrained:
+            raise ModelError(
+                f"{name}: a model of your own is called without arguments and has no shipped weights. Omit them."
+            )
+        return _users_model(name)
+    build = _zoo()[name][0]
+    try:
+        inspect.signature(build).bind(**options)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(build).parameters) or "none"
+        raise ModelError(f"{name}: {error}. Its options: {takes}.") from error
+    model = build(**options)
+    if pretrained:
+        from tinydigits.models.weights import load_shipped  # weights.py itself builds on this module
+
+        load_shipped(model, name)
+    return model
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the zoo that match a shell-style pattern: the documented ones first, then ours."""
+    return [name for name in _zoo() if fnmatch.fnmatchcase(name, pattern.replace("_", "-"))]
+
+
+def canonical_name(name: str) -> str:
+    """The name as screens and files show it: with dashes for the zoo, unchanged for `net.py:Net`.
+
+    Raises:
+        UnknownModelError: the zoo has no such model, and it is no `net.py:Net` either.
+    """
+    if _is_path(name):
+        return name
+    dashed = name.replace("_", "-")
+    if dashed in _zoo():
+        return dashed
+    if name.endswith(".py"):
+        raise UnknownModelError(f"{name}: name the class or function in it too, after a colon, as in {name}:Net.")
+    raise UnknownModelError(
+        f"{name!r} is no model of the zoo. {_nearest(dashed, list(_zoo()))} `tinydigits models` lists them all; "
+        f"your own is named as net.py:Net."
+    )
+
+
+def model_claim(name: str) -> Claim | None:
+    """What is claimed of a model; None where nothing is, as for a user's own.
+
+    Raises:
+        UnknownModelError: there is no such model.
+    """
+    name = canonical_name(name)
+    return None if _is_path(name) else _zoo()[name][1]
+
+
+def _zoo() -> dict[str, tuple[Builder, Claim | None]]:
+    """All entries; the files that make them import this module, so they are imported on first use."""
+    for module in _ZOO:
+        importlib.import_module(module)
+    return _entries
+
+
+def _is_path(name: str) -> bool:
+    return ".py:" in name
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    found = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(found)}?" if found else f"There are {', '.join(names)}."
+
+
+def _users_model(name: str) -> nn.Module:
+    """Import the user's file, call what they name, and check what it gives."""
+    file, _, attribute = name.rpartition(":")
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise ModelError(
+            f"{name}: there is no file {file}. Give its path from the current directory, or an absolute one."
+        )
+    with _their_code(path):
+        module = _import_file(path)
+        build = getattr(module, attribute, None)
+        if build is None:
+            names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            hint = _nearest(attribute, names) if names else "It defines no class or function."
+            raise ModelError(f"{name}: {file} has no {attribute!r}. {hint}")
+        if isinstance(build, nn.Module) or not callable(build):
+            raise ModelError(f"{name}: {attribute} is neither a class nor a function. Name one that makes the network.")
+        try:
+            model = build()
+        except (Exception, SystemExit) as error:
+            raise ModelError(
+                f"{name}: {attribute}() fails: {_describe(error, path)}. It is called without arguments."
+            ) from error
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"{name}: {attribute}() gives a {type(model).__name__}, and a torch.nn.Module is needed.")
+        _check_output(name, model, path)
+    return model
+
+
+@contextlib.contextmanager
+def _their_code(path: Path) -> Iterator[None]:
+    """While the user's code runs: imports from beside their file work, and what they print goes to stderr."""
+    directory = str(path.parent)
+    sys.path.insert(0, directory)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(directory)
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import a file under a name that no other module has, so that their `random.py` harms nobody."""
+    unique = "tinydigits_users_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    specification = importlib.util.spec_from_file_location(unique, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[unique] = module  # dataclasses and pickling look a class's module up by name
+    try:
+        specification.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[unique]
+        raise ModelError(
+            f"{path.name} does not import: {_describe(error, path)}. Mend the file, then try again."
+        ) from error
+    return module
+
+
+def _describe(error: BaseException, path: Path) -> str:
+    """An exception in one line: type, message, and the line of the user's file where it came from."""
+    if isinstance(error, SyntaxError):
+        line, message = error.lineno, error.msg
+    else:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
+        line, message = (frames[-1].lineno if frames else None), " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" + (f" (line {line})" if line else "")
+
+
+def _check_output(name: str, model: nn.Module, path: Path) -> None:
+    """Logits or log-probabilities, [N, 10]; softmax of either is the same."""
+    training = model.training
+    try:
+        with torch.no_grad():
+            output = model.eval()(torch.zeros(2, 1, 28, 28))
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"{name} fails on an input [2, 1, 28, 28]: {_describe(error, path)}. Mend its forward()."
+        ) from error
+    finally:
+        model.train(training)
+    if not isinstance(output, torch.Tensor):
+        raise ModelError(f"{name}: forward() gives a {type(output).__name__}, and one tensor [N, 10] is needed.")
+    if output.shape != (2, 10):
+        raise ModelError(
+            f"{name}: an input [2, 1, 28, 28] gives {list(output.shape)}, and [2, 10] is needed: a score a digit."
+        )

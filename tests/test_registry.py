@@ -1,0 +1,167 @@
+"""Names, claims, and networks of the user's own."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tinydigits.errors import ModelError, UnknownModelError, WeightsError
+from tinydigits.models.registry import canonical_name, create_model, list_models, model_claim, register
+
+GOOD = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(784, 10)
+    def forward(self, x):
+        return torch.log_softmax(self.head(x.flatten(1)), 1)
+def make():
+    return Net()
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["plain-9k", "plain_9k"])
+def test_dash_and_underscore_name_the_same_model(name: str) -> None:
+    assert canonical_name(name) == "plain-9k"
+    assert model_claim(name) == model_claim("plain-9k")
+    assert sum(parameter.numel() for parameter in create_model(name).parameters()) == 9_032
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*-9k", ["bottleneck-9k", "plain-9k"]),
+        ("*_9k", ["bottleneck-9k", "plain-9k"]),
+        ("tiny-10k", ["tiny-10k"]),
+        ("nothing*", []),
+    ],
+)
+def test_patterns_choose_models(pattern: str, names: list[str]) -> None:
+    assert list_models(pattern) == names
+
+
+def test_the_documented_networks_come_first() -> None:
+    assert list_models()[:5] == ["pooled-16k", "blocks-19k", "layered-19k", "bottleneck-9k", "plain-9k"]
+    assert [model_claim(name) is not None for name in list_models()] == [True] * len(list_models())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("tinny-10k", "tiny-10k"),
+        ("plain9k", "plain-9k"),
+        ("zzz", "pooled-16k"),
+        ("", "plain-9k"),
+        ("net.py", "net.py:Net"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_near_ones(wrong: str, said: str) -> None:
+    with pytest.raises(UnknownModelError, match=said):
+        create_model(wrong)
+
+
+def test_an_unknown_option_is_named_with_those_there_are() -> None:
+    with pytest.raises(ModelError, match=r"'width'.*in_channels, n_channels"):
+        create_model("blocks-19k", width=3)
+    with pytest.raises(ModelError, match="Its options: none"):
+        create_model("plain-9k", width=3)
+
+
+def test_a_taken_name_is_refused() -> None:
+    def plain_9k() -> nn.Module:
+        return nn.Identity()
+
+    list_models()
+    with pytest.raises(ModelError, match="plain-9k"):
+        register()(plain_9k)
+
+
+@pytest.mark.parametrize("attribute", ["Net", "make"])
+def test_a_users_class_or_function_is_a_model(here: Path, attribute: str) -> None:
+    (here / "net.py").write_text(GOOD)
+    name = f"net.py:{attribute}"
+    model = create_model(name)
+    assert model.training
+    assert model(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
+    assert canonical_name(name) == name
+    assert model_claim(name) is None
+
+
+def test_a_users_file_may_import_what_stands_beside_it_and_has_a_name_of_its_own(here: Path) -> None:
+    (here / "beside_it.py").write_text("WIDTH = 784\n")
+    (here / "random.py").write_text(
+        GOOD.replace("784", "WIDTH").replace("import torch\n", "import torch\nfrom beside_it import WIDTH\n", 1)
+    )
+    before = list(sys.path)
+    import random
+
+    create_model(f"{here / 'random.py'}:Net")
+    assert sys.modules["random"] is random
+    assert sys.path == before
+
+
+def test_what_the_users_file_prints_stays_off_stdout(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "net.py").write_text("print('loud')\n" + GOOD)
+    create_model("net.py:Net")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "loud" in captured.err
+
+
+def net(forward: str) -> str:
+    return f"import torch\nclass Net(torch.nn.Module):\n  def forward(self, x):\n    {forward}\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "attribute", "said"),
+    [
+        (None, "Net", "there is no file net.py"),
+        (
+            "x = 1\ny = missing\n",
+            "Net",
+            r"net\.py does not import: NameError: name 'missing' is not defined \(line 2\)",
+        ),
+        ("def f(:\n", "Net", r"net\.py does not import: SyntaxError: .*\(line 1\)"),
+        ("import no_such_module_anywhere\n", "Net", "ModuleNotFoundError"),
+        ("import sys\nsys.exit(3)\n", "Net", r"SystemExit: 3 \(line 2\)"),
+        (GOOD, "Nett", "no 'Nett'. Did you mean Net"),
+        ("x = 1\n", "Net", "It defines no class or function"),
+        ("Net = 7\n", "Net", "neither a class nor a function"),
+        ("def Net():\n  return 7\n", "Net", "gives a int"),
+        ("def Net(width):\n  return width\n", "Net", "called without arguments"),
+        (net("return x.flatten(1)"), "Net", r"gives \[2, 784\], and \[2, 10\] is needed"),
+        (net("return [x]"), "Net", "gives a list"),
+        (net("return x @ torch.zeros(3, 3)"), "Net", r"fails on an input \[2, 1, 28, 28\]: RuntimeError.*\(line 4\)"),
+    ],
+)
+def test_what_is_wrong_with_a_users_file_is_said_in_one_sentence(
+    here: Path, source: str | None, attribute: str, said: str
+) -> None:
+    if source is not None:
+        (here / "net.py").write_text(source)
+    with pytest.raises(ModelError, match=said) as caught:
+        create_model(f"net.py:{attribute}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_users_network_takes_no_options_and_has_no_shipped_weights(here: Path) -> None:
+    (here / "net.py").write_text(GOOD)
+    with pytest.raises(ModelError, match="without arguments"):
+        create_model("net.py:Net", width=3)
+    with pytest.raises(ModelError, match="no shipped weights"):
+        create_model("net.py:Net", pretrained=True)
+
+
+def test_weights_that_are_not_shipped_are_named() -> None:
+    with pytest.raises(WeightsError, match="bottleneck-9k: no weights are shipped"):
+        create_model("bottleneck-9k", pretrained=True)
