@@ -1,0 +1,1 @@
+"""One run: its configuration, the loop, and what it leaves on disk."""

@@ -1,0 +1,87 @@
+"""The state of a run on disk: one safetensors file, replaced by one rename, so that no kill can tear it."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from tinydigits.errors import RunError
+from tinydigits.storage import write_bytes
+from tinydigits.training.loop import Epoch, TrainingState
+
+SCHEMA = 1
+
+
+def save_state(state: TrainingState, path: Path, data_sha256: str) -> None:
+    """Write everything that `fit` needs to go on; numbers and records stand in the file's own header.
+
+    Raises:
+        StorageError: it cannot be written; the older state is then as it was.
+    """
+    header = {
+        "schema": SCHEMA,
+        "data_sha256": data_sha256,
+        "step": state.step,
+        "epoch_seconds": state.epoch_seconds,
+        "epochs": [epoch.as_dict() for epoch in state.epochs],
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in _tensors(state).items()}
+    write_bytes(path, save(tensors, metadata={"tinydigits": json.dumps(header)}))
+
+
+def load_state(state: TrainingState, path: Path, data_sha256: str) -> None:
+    """Put a saved state into `state`, freshly made for the same model, recipe and digits.
+
+    Raises:
+        RunError: the file is damaged, or belongs to another run or other digits.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["tinydigits"])
+            saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        schema, digits, step, seconds = (header[key] for key in ("schema", "data_sha256", "step", "epoch_seconds"))
+        epochs = [Epoch(**epoch) for epoch in header["epochs"]]
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise RunError(
+            f"{path} is no saved state of a run: {error}. Start the run anew with `tinydigits train`."
+        ) from error
+    if schema != SCHEMA:
+        raise RunError(f"{path} has schema {schema}, this version reads {SCHEMA}. Start the run anew.")
+    if digits != data_sha256:
+        raise RunError(
+            f"{path} was saved while training on other digits than those found now, so the run cannot go on with them. "
+            "Bring the same data back (`tinydigits data` says what is found where), or start anew."
+        )
+    state.step, state.epoch_seconds, state.epochs = step, seconds, epochs
+    _prime(state)
+    wanted = _tensors(state)
+    if wanted.keys() != saved.keys() or any(wanted[n].shape != saved[n].shape for n in wanted):
+        raise RunError(f"{path} belongs to another run: its tensors do not fit the model and recipe in config.json.")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(saved[name])
+
+
+def _prime(state: TrainingState) -> None:
+    """Let a first step make the optimiser's buffers; what it changes is overwritten by the saved tensors."""
+    if state.step:
+        for parameter in state.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+
+
+def _tensors(state: TrainingState) -> dict[str, Tensor]:
+    """Every tensor of the state by name. They share memory with the state, where they can."""
+    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    if state.average is not None:
+        tensors |= {f"average.{name}": value for name, value in state.average.items()}
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    for index, parameter in enumerate(parameters):
+        for name, value in state.optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+    return tensors | {"losses": state.losses, "hits": state.hits}

@@ -1,0 +1,250 @@
+"""One run from its config to its directory: prepare, train epoch by epoch, finish; resume in between."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tinydigits.data.augment import augment
+from tinydigits.data.dataset import Dataset
+from tinydigits.data.normalise import pixel_statistics
+from tinydigits.data.sources import load_dataset
+from tinydigits.errors import ConfigError, RunError
+from tinydigits.evaluation.statistics import wilson_interval
+from tinydigits.models.registry import canonical_name, create_model, model_claim
+from tinydigits.models.weights import Card, save_weights
+from tinydigits.storage import write_json
+from tinydigits.training.checkpoint import load_state, save_state
+from tinydigits.training.claim import judge_claim
+from tinydigits.training.config import RunConfig
+from tinydigits.training.loop import Digits, Epoch, Step, TrainingState, averaged_weights, fit, start_state
+from tinydigits.training.rundir import (
+    SCHEMA,
+    RunDirectory,
+    append_batches,
+    create_run_directory,
+    environment,
+    open_run_directory,
+    rewind_batches,
+    write_metrics,
+)
+
+
+@dataclass(eq=False)
+class Run:
+    """A run that is prepared or under way."""
+
+    config: RunConfig
+    directory: RunDirectory
+    state: TrainingState
+    train: Digits
+    judge: Digits
+    data_name: str
+    data_sha256: str
+    notice: str | None  # why `auto` gave other digits than MNIST
+    mean: float
+    deviation: float
+    logged: int = 0  # batches of the current epoch that stand in batches.jsonl already
+
+    @property
+    def parameters(self) -> int:
+        """Trainable numbers, as PyTorch counts them."""
+        return sum(p.numel() for p in self.state.model.parameters())
+
+
+def train(config: RunConfig, out: Path | None = None) -> dict[str, Any]:
+    """Train to the end and return the result, as it stands in `result.json`.
+
+    Raises:
+        TinydigitsError: whatever a user can cause, as a sentence.
+    """
+    run = start_run(config, out)
+    for _ in run_epochs(run):
+        pass
+    return finish_run(run)
+
+
+def start_run(config: RunConfig, out: Path | None = None) -> Run:
+    """Load the digits, build the network, make the directory. Nothing is left behind when that fails."""
+    return _prepare(config, None, out)
+
+
+def resume_run(path: Path) -> Run:
+    """Go on with an unfinished run.
+
+    Raises:
+        RunError: it is no run directory, it is finished, or its data is no longer the same.
+    """
+    directory, config = open_run_directory(path)
+    if directory.result.exists():
+        raise RunError(f"{path} is finished: result.json is there. Start another run with `tinydigits train`.")
+    return _prepare(config, directory, None)
+
+
+def run_epochs(run: Run) -> Iterator[Step | Epoch]:
+    """Train, yielding every step and epoch; a finished epoch is on disk before it is yielded."""
+    for record in fit(run.state, run.train, run.judge, run.config.recipe, run.mean, run.deviation, run.config.seed):
+        if isinstance(record, Epoch):
+            save_run(run)
+            run.logged = 0
+        yield record
+
+
+def save_run(run: Run) -> None:
+    """Put on disk all that is done so far, in the middle of an epoch too."""
+    _log_batches(run)
+    write_metrics(run.directory, [epoch.as_dict() for epoch in run.state.epochs])
+    save_state(run.state, run.directory.state, run.data_sha256)
+
+
+def finish_run(run: Run) -> dict[str, Any]:
+    """Write weights, card and result; returns the result."""
+    config, epochs = run.config, run.state.epochs
+    accuracies = [epoch.accuracy for epoch in epochs]
+    with averaged_weights(run.state):
+        save_weights(run.directory.weights, run.state.model, _card(run))
+    total = len(run.judge.labels)
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": config.model,
+        "data": run.data_name,
+        "data_sha256": run.data_sha256,
+        "notice": run.notice,
+        "protocol": config.protocol,
+        "recipe": config.recipe.name,
+        "seed": config.seed,
+        "epochs": len(epochs),
+        "accuracy": accuracies[-1],
+        "interval": list(wilson_interval(round(accuracies[-1] * total), total)),
+        "accuracy_last3": sum(accuracies[-3:]) / len(accuracies[-3:]),
+        "accuracy_best": max(accuracies),
+        "parameters": run.parameters,
+        "time_seconds": round(sum(epoch.time_seconds for epoch in epochs), 2),
+        "images_per_second": round(sum(e.images_per_second for e in epochs) / len(epochs), 1),
+        "run_dir": str(run.directory.path),
+    }
+    claim = model_claim(config.model)
+    result["verdict"] = claim and judge_claim(
+        claim,
+        parameters=run.parameters,
+        epochs=len(epochs),
+        accuracy=accuracies[-1],
+        data=run.data_name,
+        protocol=config.protocol,
+    )
+    write_json(run.directory.result, result)
+    return result
+
+
+def preview_augmentation(run: Run, variants: int = 8) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The first training digit of each class [D, 28, 28], and augmented variants of it [D, variants, 28, 28]."""
+    labels = run.train.labels.tolist()
+    originals = run.train.images[[labels.index(digit) for digit in sorted(set(labels))]].cpu()
+    repeated = originals.repeat_interleave(variants, dim=0).unsqueeze(1).float()  # [D·variants, 1, 28, 28]
+    generator = torch.Generator().manual_seed(run.config.seed)
+    augmented = augment(repeated, run.config.recipe.augmentation, generator).round().to(torch.uint8)
+    return originals.numpy(), augmented.reshape(len(originals), variants, 28, 28).numpy()
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, there in available.items() if there))
+    if not available[name]:
+        there = ", ".join(device for device, is_there in available.items() if is_there)
+        raise ConfigError(
+            f"device {name!r} is not available to PyTorch here; there is {there}. Leave --device out to choose it."
+        )
+    return torch.device(name)
+
+
+def _prepare(config: RunConfig, directory: RunDirectory | None, out: Path | None) -> Run:
+    device = choose_device(config.device)
+    threads = config.threads or os.cpu_count() or 1
+    config = replace(config, model=canonical_name(config.model), device=device.type, threads=threads)
+    torch.set_num_threads(threads)
+    torch.manual_seed(config.seed)
+    model = create_model(config.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
+    train, judge = data.split(config.protocol)
+    mean, deviation = pixel_statistics(data.train)
+    train_digits = _to_device(train, device)
+    resumed = directory is not None
+    if directory is None:
+        directory = create_run_directory(config, out)
+    run = Run(
+        config=config,
+        directory=directory,
+        state=start_state(model, config.recipe, train_digits),
+        train=train_digits,
+        judge=_to_device(judge, device),
+        data_name=data.name,
+        data_sha256=data.train.sha256,
+        notice=data.notice,
+        mean=mean,
+        deviation=deviation,
+    )
+    if resumed:
+        _restore(run)
+    return run
+
+
+def _restore(run: Run) -> None:
+    """Put the saved state back; a run that was killed before its first epoch ended starts at its first step."""
+    if run.directory.state.exists():
+        load_state(run.state, run.directory.state, run.data_sha256)
+    rewind_batches(run.directory, run.state.step)
+    run.logged = run.state.step % len(run.state.losses)
+
+
+def _log_batches(run: Run) -> None:
+    state, steps = run.state, len(run.state.losses)
+    done = (state.step - 1) % steps + 1 if state.step else 0
+    sizes = [run.config.recipe.batch_size] * steps
+    sizes[-1] = min(len(run.train.labels) - (steps - 1) * run.config.recipe.batch_size, sizes[-1])
+    new = slice(run.logged, done)
+    first = state.step - done + run.logged
+    append_batches(run.directory, first, state.losses[new].tolist(), state.hits[new].tolist(), sizes[new])
+    run.logged = done
+
+
+def _card(run: Run) -> Card:
+    config = run.config
+    return Card(
+        model=config.model,
+        parameters=run.parameters,
+        mean=run.mean,
+        deviation=run.deviation,
+        data=run.data_name,
+        data_sha256=run.data_sha256,
+        protocol=config.protocol,
+        recipe_name=config.recipe.name,
+        recipe=config.as_dict()["recipe"],
+        seed=config.seed,
+        epochs=len(run.state.epochs),
+        accuracy=run.state.epochs[-1].accuracy,
+        chosen=f"the last epoch of the run with seed {config.seed}",
+        command=_command(config),
+        environment=environment(),
+    )
+
+
+def _command(config: RunConfig) -> str:
+    recipe = f"--recipe {config.recipe.name} --epochs {config.recipe.epochs}"
+    digits = f"--data {config.data} --protocol {config.protocol}"
+    return f"tinydigits train {config.model} {recipe} {digits} --seed {config.seed}"
+
+
+def _to_device(dataset: Dataset, device: torch.device) -> Digits:
+    labels = torch.from_numpy(dataset.labels).to(device, torch.int64)
+    return Digits(torch.from_numpy(dataset.images).to(device), labels)

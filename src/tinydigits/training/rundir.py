@@ -1,0 +1,158 @@
+"""The run directory: what a run leaves on disk, and who writes what."""
+
+import json
+import os
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinydigits.errors import RunError, StorageError
+from tinydigits.storage import append_line, make_directory, write_bytes, write_json
+from tinydigits.training.config import RunConfig, config_from_dict
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run.
+
+    config.json           the whole RunConfig                        environment.json   versions, processor, threads
+    metrics.jsonl         a line an epoch                            batches.jsonl      a line a batch
+    state.safetensors     all that is needed to resume
+    model.safetensors     the weights, and model.json, their card    result.json        the summary, written last
+    """
+
+    path: Path
+
+    @property
+    def state(self) -> Path:  # noqa: D102
+        return self.path / "state.safetensors"
+
+    @property
+    def weights(self) -> Path:  # noqa: D102
+        return self.path / "model.safetensors"
+
+    @property
+    def result(self) -> Path:  # noqa: D102
+        return self.path / "result.json"
+
+    @property
+    def metrics(self) -> Path:  # noqa: D102
+        return self.path / "metrics.jsonl"
+
+    @property
+    def batches(self) -> Path:  # noqa: D102
+        return self.path / "batches.jsonl"
+
+
+def create_run_directory(config: RunConfig, out: Path | None) -> RunDirectory:
+    """A new directory, `out` or the next free `runs/<model>-<number>`, holding the config and the environment.
+
+    Raises:
+        StorageError: `out` exists already, or nothing can be written there.
+    """
+    path = out if out is not None else _claim_numbered(Path("runs"), config.model)
+    if out is not None:
+        make_directory(path)
+    directory = RunDirectory(path)
+    try:
+        write_json(path / "environment.json", environment())
+        write_json(path / "config.json", {"schema": SCHEMA, **config.as_dict()})
+    except StorageError:
+        for leftover in path.iterdir():
+            leftover.unlink()
+        path.rmdir()
+        raise
+    return directory
+
+
+def open_run_directory(path: Path) -> tuple[RunDirectory, RunConfig]:
+    """An existing run and its config.
+
+    Raises:
+        RunError: it is no run directory.
+        ConfigError: its config is damaged or from another version.
+    """
+    file = path / "config.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        schema = values.pop("schema")
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        raise RunError(
+            f"{path} is no run directory: {file.name} in it cannot be read. Name one such as runs/tiny-10k-001."
+        ) from error
+    if schema != SCHEMA:
+        raise RunError(f"{file} has schema {schema}, this version reads {SCHEMA}. Start the run anew.")
+    return RunDirectory(path), config_from_dict(values, str(file))
+
+
+def write_metrics(directory: RunDirectory, epochs: list[dict[str, Any]]) -> None:
+    """Replace `metrics.jsonl`: one line an epoch."""
+    write_bytes(directory.metrics, "".join(json.dumps(epoch) + "\n" for epoch in epochs).encode())
+
+
+def append_batches(
+    directory: RunDirectory, first_step: int, losses: list[float], hits: list[int], sizes: list[int]
+) -> None:
+    """Add a line a batch: step (from 1, over the whole run), loss, accuracy."""
+    lines = [
+        json.dumps({"step": first_step + i + 1, "loss": loss, "accuracy": round(hit / size, 6)})
+        for i, (loss, hit, size) in enumerate(zip(losses, hits, sizes, strict=True))
+    ]
+    if lines:
+        append_line(directory.batches, "\n".join(lines))
+
+
+def rewind_batches(directory: RunDirectory, step: int) -> None:
+    """Forget batches after `step`: they were logged, but the state that is resumed from is older."""
+    if directory.batches.exists():
+        lines = directory.batches.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
+        write_bytes(directory.batches, "".join(lines).encode())
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor and threads: what a figure has to be read with."""
+    packages = ("tinydigits", "torch", "numpy", "pillow", "safetensors", "scikit-learn", "scipy")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": " ".join(["tinydigits", *sys.argv[1:]]) if sys.argv[0].endswith("tinydigits") else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        match = None
+    return match[1] if match else platform.processor() or platform.machine()
+
+
+def _claim_numbered(parent: Path, model: str) -> Path:
+    """Make and return the next free `<parent>/<model>-<number>`; safe against other processes doing the same."""
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(model).name).strip("-")
+    taken = [int(m[1]) for p in parent.glob(f"{stem}-*") if (m := re.fullmatch(rf"{re.escape(stem)}-(\d+)", p.name))]
+    number = max(taken, default=0)
+    while True:
+        number += 1
+        path = parent / f"{stem}-{number:03d}"
+        if not path.exists():
+            try:
+                make_directory(path)
+            except StorageError:
+                if not path.exists():
+                    raise
+                continue
+            return path
