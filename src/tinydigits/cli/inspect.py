@@ -1,0 +1,143 @@
+"""Show a network layer by layer: shapes, parameters, MACs, receptive field, memory, structure, and traps.
+
+Where a document describes the network, its figures are recounted. A network of your own is run as your code.
+
+Example:
+  tinydigits inspect net.py:Net
+"""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tinydigits.cli.arguments import DEFAULT_MODEL, add_json, add_model
+from tinydigits.cli.output import print_json, stdout_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tinydigits.models.inspect import Inspection, Layer
+    from tinydigits.models.registry import Claim
+
+
+_LEGEND = """window: kernel; s stride, p padding where they are not 1 and 0
+field: receptive field, jump: between neighbours, both in input pixels; KiB: output in float32"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add_model(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Build, inspect, print."""
+    from tinydigits.models.inspect import inspect_model
+    from tinydigits.models.registry import create_model
+
+    name = arguments.model or DEFAULT_MODEL
+    model = create_model(name)
+    with contextlib.redirect_stdout(sys.stderr):  # a user's forward() may print; stdout is for the result
+        inspection = inspect_model(model, name=name)
+    if arguments.json:
+        print_json(inspection.as_dict())
+    else:
+        _print(inspection, stdout_console())
+    return 0
+
+
+def _print(inspection: "Inspection", console: "Console") -> None:
+    shape = "×".join(map(str, inspection.input_shape))
+    console.print(f"[bold]{inspection.model}[/bold], input {shape}")
+    console.print(_layer_table(inspection))
+    console.print(_LEGEND, style="dim")
+    console.print(f"\nTotal parameters: {inspection.parameters:,}")
+    console.print(f"MACs an image: {inspection.macs:,} (convolutions and linear layers)")
+    for label, megabytes in inspection.memory.lines():
+        console.print(f"{label}: {megabytes:.2f}")
+    console.print("\n[bold]Structure[/bold], judged by what the network does")
+    for fact, holds in vars(inspection.structure).items():
+        console.print(f"  {'[green]yes[/green]' if holds else 'no '}  {fact.replace('_', ' ')}")
+    if inspection.findings:
+        console.print("\n[bold]Findings[/bold]")
+        _print_items(inspection.findings, console)
+    if inspection.claim is not None:
+        _print_claim(inspection, inspection.claim, console)
+
+
+def _layer_table(inspection: "Inspection") -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    from tinydigits.models.inspect import times
+
+    named = any(not layer.name.replace(".", "").isdigit() for layer in inspection.layers)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("#", justify="right", style="dim", no_wrap=True)
+    if named:
+        table.add_column("name", overflow="ellipsis")  # what may wrap gives way first where the screen is narrow
+    table.add_column("layer", overflow="ellipsis")
+    table.add_column("window", no_wrap=True)
+    for heading in ("output", "params", "MACs", "field", "jump", "KiB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for number, layer in enumerate(inspection.layers, start=1):
+        table.add_row(
+            str(number),
+            *([layer.name] if named else []),
+            layer.kind,
+            _window(layer),
+            "×".join(map(str, layer.output_shape)),
+            f"{layer.parameters:,}" if layer.parameters else "–",
+            f"{layer.macs:,}" if layer.macs else "–",
+            times(layer.receptive_field),
+            times(layer.jump),
+            f"{layer.activation_bytes / 1024:.1f}",
+            style="bold" if layer.macs else None,
+        )
+    return table
+
+
+def _window(layer: "Layer") -> str:
+    from tinydigits.models.inspect import times
+
+    if layer.kernel is None:
+        return ""
+    parts = ["×".join(map(str, layer.kernel))]
+    if layer.stride != (1, 1):
+        parts.append(f"s{times(layer.stride)}")
+    if layer.padding != (0, 0):
+        parts.append(f"p{times(layer.padding)}")
+    return " ".join(parts)
+
+
+def _print_claim(inspection: "Inspection", claim: "Claim", console: "Console") -> None:
+    from tinydigits.reports.tables import percent
+
+    if claim.source is None:
+        console.print(
+            f"\n[bold]Goal[/bold]: at most {claim.parameters:,} parameters and {claim.epochs} epochs, at least "
+            f"{percent(claim.accuracy)}"
+        )
+        return
+    console.print(f"\n[bold]Documented[/bold]: {claim.wording or 'no figures'} ({claim.source})")
+    lines = inspection.comparisons
+    differing = [line for line in lines if not line.agrees]
+    _print_items(
+        [f"{x.what}: documented {x.documented}, recounted {x.recounted}" for x in differing], console, "yellow"
+    )
+    if lines:
+        agreeing = len(lines) - len(differing)
+        _print_items([f"{agreeing} of {len(lines)} figures of the document agree with the recount."], console)
+    _print_items(claim.notes, console)
+
+
+def _print_items(sentences: Sequence[str], console: "Console", style: str = "") -> None:
+    """Indented, where they wrap too."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    for sentence in sentences:
+        console.print(Padding(Text(sentence, style), (0, 0, 0, 2), expand=False))

@@ -1,0 +1,62 @@
+"""Digit classifiers under hard limits: designed, trained, proved and shipped.
+
+Each command has --help with an example. Exit codes: 0 done; 1 a budget that was asked for was not met;
+2 wrong usage or bad input; 130 interrupted.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from tinydigits.errors import TinydigitsError
+
+COMMANDS = {
+    "models": "the zoo: parameters, cost, accuracy",
+    "inspect": "a network layer by layer",
+    "train": "train a network",
+    "evaluate": "score trained weights",
+    "data": "where the digits are; fetch and verify them",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command is None:
+        _parser().print_help()
+        return 2
+    command = importlib.import_module(f"tinydigits.cli.{arguments.command}")
+    try:
+        return int(command.run(arguments))
+    except TinydigitsError as error:
+        print(f"tinydigits {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; keep the interpreter from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tinydigits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"tinydigits {version('tinydigits')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, summary in COMMANDS.items():
+        module = importlib.import_module(f"tinydigits.cli.{name}")
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(command)
+    return parser

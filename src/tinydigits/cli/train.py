@@ -1,0 +1,204 @@
+"""Train a network and leave a run directory with its weights, curves and result.
+
+  tinydigits train                                          tiny-10k with the recipe `fast`, on MNIST if it can be had
+  tinydigits train plain-9k --recipe documented-plain-9k --seed 1
+  tinydigits train net.py:Net --epochs 5 --data folder:my-digits
+  tinydigits train --resume runs/tiny-10k-001
+
+Ctrl-C finishes the step and saves; --resume goes on to the very same weights.
+"""
+
+import argparse
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tinydigits.cli.arguments import DEFAULT_MODEL, add_data, add_device, add_json, add_model, add_protocol
+from tinydigits.cli.output import print_json, stderr_console, stdout_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tinydigits.training.config import RunConfig
+    from tinydigits.training.loop import Epoch
+    from tinydigits.training.run import Run
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `tinydigits train`; what is left out is None, so that a config file can fill it in."""
+    add_model(parser)
+    parser.add_argument("--recipe", metavar="R", help="fast, or documented-<model> (default: fast)")
+    parser.add_argument("--epochs", metavar="N", type=int, help="instead of the recipe's")
+    parser.add_argument("--batch-size", metavar="N", type=int, help="instead of the recipe's")
+    parser.add_argument("--learning-rate", metavar="X", type=float, help="instead of the recipe's")
+    add_data(parser)
+    add_protocol(parser)
+    parser.add_argument(
+        "--seed", metavar="S", type=int, help="of weights, shuffling, augmentation, dropout (default: 0)"
+    )
+    add_device(parser)
+    parser.add_argument("--config", metavar="FILE", type=Path, help=".toml or .json with a whole or partial run config")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="a new directory (default: the next runs/MODEL-NNN)")
+    parser.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in DIR")
+    parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, watch, draw, summarise."""
+    from tinydigits.training.run import finish_run, resume_run, start_run
+
+    console = stderr_console(quiet=arguments.quiet)
+    if arguments.resume:
+        _refuse_beside_resume(arguments)
+        training = resume_run(arguments.resume)
+    else:
+        training = start_run(_config(arguments), arguments.out)
+    _announce(training, console)
+    if not _watch(training, console):
+        return 130
+    result = finish_run(training)
+    _draw(training)
+    if arguments.json:
+        print_json(result)
+    else:
+        from tinydigits.reports.tables import run_table
+
+        screen = stdout_console()
+        screen.print(run_table(result))
+        if verdict := result["verdict"]:
+            sentence = f"Claim of {result['model']} ({verdict['claim']}): {verdict['verdict']}, {verdict['reason']}."
+            screen.print(sentence, style="bold", markup=False, soft_wrap=True)
+        screen.print(f"Weights, curves and result: {training.directory.path}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _config(arguments: argparse.Namespace) -> "RunConfig":
+    from tinydigits.training.config import config_from_dict, read_config
+    from tinydigits.training.recipes import get_recipe
+
+    values: dict[str, Any] = {"model": DEFAULT_MODEL, "recipe": "fast"}
+    if arguments.config:
+        values |= read_config(arguments.config)
+    if arguments.recipe:
+        values["recipe"] = arguments.recipe
+    if isinstance(values["recipe"], str):
+        values["recipe"] = _as_dict(get_recipe(values["recipe"]))
+    for key in ("model", "data", "data_dir", "protocol", "seed", "device", "threads"):
+        if (given := getattr(arguments, key)) is not None:
+            values[key] = str(given) if isinstance(given, Path) else given
+    recipe = values["recipe"]
+    if isinstance(recipe, dict):
+        for key in ("epochs", "batch_size"):
+            if getattr(arguments, key) is not None:
+                recipe[key] = getattr(arguments, key)
+        if arguments.learning_rate is not None:
+            recipe["optimizer"] = {**recipe.get("optimizer", {}), "learning_rate": arguments.learning_rate}
+    return config_from_dict(values, str(arguments.config or "command line"))
+
+
+def _as_dict(recipe: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(recipe)
+
+
+def _refuse_beside_resume(arguments: argparse.Namespace) -> None:
+    from tinydigits.errors import ConfigError
+
+    beside = ("quiet", "json", "resume", "command")
+    given = [key for key, value in vars(arguments).items() if value is not None and key not in beside]
+    if given:
+        names = ", ".join("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in given)
+        raise ConfigError(
+            f"--resume goes on with the run as it was begun, so {names} cannot be changed. Leave that out."
+        )
+
+
+def _announce(training: "Run", console: "Console") -> None:
+    config, recipe = training.config, training.config.recipe
+    if training.notice:
+        console.print(training.notice, style="bold yellow", markup=False, soft_wrap=True)
+    judged = "test digits" if config.protocol == "final" else "held-out training digits"
+    counts = [len(digits.labels) for digits in (training.train, training.judge)]
+    lines = (
+        f"{config.model}, {training.parameters:,} parameters, on {counts[0]:,} digits of {training.data_name}, "
+        f"judged by {counts[1]:,} {judged}",
+        f"recipe {recipe.name}: {recipe.epochs} epochs, batch {recipe.batch_size}; seed {config.seed}; "
+        f"{config.device}, {config.threads} threads; into {training.directory.path}",
+    )
+    console.print(*lines, sep="\n", markup=False, soft_wrap=True)
+
+
+def _watch(training: "Run", console: "Console") -> bool:
+    """Train to the end with a line an epoch; False when it was interrupted (and saved)."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from tinydigits.training.loop import Epoch
+    from tinydigits.training.run import run_epochs, save_run
+
+    judged = "test" if training.config.protocol == "final" else "held-out"
+    total = training.config.recipe.epochs * len(training.state.losses)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("left"))
+    with (
+        _interruptible() as interrupted,
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
+        task = bar.add_task("training", total=total, completed=training.state.step)
+        for record in run_epochs(training):
+            if isinstance(record, Epoch):
+                bar.console.print(_epoch_line(record, training, judged), soft_wrap=True)
+            bar.update(task, completed=training.state.step)
+            if interrupted and training.state.step < total:
+                save_run(training)
+                break
+        else:
+            return True
+    console.quiet = False
+    console.print(
+        f"Interrupted and saved. Go on with: tinydigits train --resume {training.directory.path}",
+        soft_wrap=True,
+    )
+    return False
+
+
+def _epoch_line(record: "Epoch", training: "Run", judged: str) -> str:
+    epochs = training.config.recipe.epochs
+    done = training.state.epochs[-3:]
+    left = round((epochs - record.epoch) * sum(e.time_seconds for e in done) / len(done))
+    return (
+        f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  loss {record.train_loss:.4f}  "
+        f"train {record.train_accuracy:7.2%}  {judged} {record.accuracy:7.2%}  "
+        f"{record.images_per_second:>8,.0f} images/s  {left // 60}:{left % 60:02d} left"
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """A list that holds the signal once Ctrl-C or a polite kill has come; the second Ctrl-C stops at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _draw(training: "Run") -> None:
+    from tinydigits.reports.plots import augmentation_preview, training_curve
+    from tinydigits.training.run import preview_augmentation
+
+    judged_by: Literal["test", "held-out"] = "test" if training.config.protocol == "final" else "held-out"
+    epochs = [epoch.as_dict() for epoch in training.state.epochs]
+    training_curve(epochs, training.directory.path / "curve.png", judged_by)
+    originals, augmented = preview_augmentation(training)
+    augmentation_preview(originals, augmented, training.directory.path / "augmentation.png")

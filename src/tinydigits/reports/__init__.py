@@ -1,0 +1,1 @@
+"""Results turned into something to look at; reads plain data and imports no torch."""

@@ -1,0 +1,326 @@
+"""Pictures for people: PNG files drawn from plain data.
+
+matplotlib is loaded by the first picture, never by an import; pyplot and its global state are not used.
+The same data and the same matplotlib give the same bytes.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinydigits.storage import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 150
+# Okabe and Ito's palette, which colour-blind people can tell apart.
+BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
+STYLE: dict[Any, Any] = {  # matplotlib types its keys as one long Literal
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E5E5E5",
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """The library's defaults and our style, whatever the user's own matplotlibrc says."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def _write(figure: "Figure", path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    content = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(content, format="png", metadata={"Software": None})  # it names matplotlib's version
+    write_bytes(path, content.getvalue())
+
+
+def training_curve(
+    epochs: Sequence[Mapping[str, float]],
+    path: Path,
+    judged_by: Literal["test", "held-out"] = "test",
+) -> None:
+    """Draw loss and learning rate, and beside them accuracy zoomed to where the run ends.
+
+    Args:
+        epochs: the lines of `metrics.jsonl`: `epoch, train_loss, train_accuracy, accuracy, learning_rate`.
+        path: the PNG to write.
+        judged_by: which digits `accuracy` counts.
+
+    Raises:
+        StorageError: the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    with _style():
+        figure = Figure(figsize=(9.6, 4.6), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
+        _draw_loss(left, epochs)
+        _draw_accuracy(right, epochs, judged_by)
+        _write(figure, path)
+
+
+def _draw_loss(axes: "Axes", epochs: Sequence[Mapping[str, float]]) -> None:
+    numbers = [row["epoch"] for row in epochs]
+    marker = "o" if len(epochs) == 1 else None  # one point makes no line
+    losses = [row["train_loss"] for row in epochs]
+    (loss,) = axes.plot(numbers, losses, color=BLUE, marker=marker)
+    axes.set_ylim(bottom=0)
+    axes.set_title("Training loss")
+    _epoch_axis(axes, numbers)
+    second = axes.twinx()
+    rates = [row["learning_rate"] for row in epochs]
+    (rate,) = second.plot(numbers, rates, color=GREY, linestyle=":", marker=marker)
+    second.set_ylim(0, 1.25 * max(rates) or 1.0)  # its peak stays apart from the start of the loss
+    second.locator_params(axis="y", nbins=4)
+    second.set_ylabel("learning rate", color=GREY)
+    second.tick_params(axis="y", colors=GREY, length=0)
+    second.grid(False)
+    _legend_below(axes, [loss, rate], ["training loss", "learning rate"])
+
+
+def _draw_accuracy(axes: "Axes", epochs: Sequence[Mapping[str, float]], judged_by: str) -> None:
+    numbers = [row["epoch"] for row in epochs]
+    train = [100 * row["train_accuracy"] for row in epochs]
+    test = [100 * row["accuracy"] for row in epochs]
+    best = max(range(len(test)), key=test.__getitem__)
+    marker = "s" if len(epochs) == 1 else None
+    (train_line,) = axes.plot(numbers, train, color=BLUE, linestyle="--", marker=marker)
+    (test_line,) = axes.plot(numbers, test, color=VERMILION)
+    (final,) = axes.plot(numbers[-1:], test[-1:], "o", color=VERMILION, markersize=8)
+    (ring,) = axes.plot(numbers[best], test[best], "o", color=GREY, markersize=13, fillstyle="none")
+    shown = {
+        "training digits": train_line,
+        f"{judged_by} digits": test_line,
+        f"final epoch: {test[-1]:.2f} %": final,
+    }
+    if len(epochs) >= 3:
+        mean = sum(test[-3:]) / 3
+        (bar,) = axes.plot(
+            numbers[-3:], [mean] * 3, color=GREEN, linewidth=4, alpha=0.6, solid_capstyle="butt", zorder=1.5
+        )
+        shown[f"mean of the last three: {mean:.2f} %"] = bar
+    shown[f"best on {judged_by} (optimistic): {test[best]:.2f} %"] = ring
+    axes.set_ylim(*_zoom(train, test))
+    axes.set_title("Accuracy in per cent (zoomed)")
+    _epoch_axis(axes, numbers)
+    _legend_below(axes, list(shown.values()), list(shown))
+
+
+def _zoom(*curves: Sequence[float]) -> tuple[float, float]:
+    """The range of per cents in which the second half of the curves lies, with some room."""
+    late = [value for curve in curves for value in curve[len(curve) // 2 :]]
+    low, high = min(late), max(late)
+    room = max(high - low, 0.2)
+    return max(0.0, low - 0.25 * room), min(100.0 + 0.05 * room, high + 0.15 * room)
+
+
+def _epoch_axis(axes: "Axes", numbers: Sequence[float]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _legend_below(axes: "Axes", handles: "Sequence[Artist]", labels: Sequence[str]) -> None:
+    """A legend under the axis label, where no curve can run through it."""
+    axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+
+
+def confusion_picture(confusion: ArrayLike, path: Path) -> None:
+    """Draw counts [10, 10] (rows: true digit), coloured by the mistakes, which the right ones do not drown.
+
+    Raises:
+        StorageError: the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(confusion)
+    right, total = int(np.trace(counts)), int(counts.sum())
+    wrong = total - right
+    with _style():
+        figure = Figure(figsize=(7.2, 7.2), dpi=DPI, layout="constrained")
+        axes = figure.subplots()
+        _draw_counts(axes, counts)
+        axes.set_xticks(range(10))
+        axes.set_yticks(range(10))
+        axes.set_xticks(np.arange(9) + 0.5, minor=True)
+        axes.set_yticks(np.arange(9) + 0.5, minor=True)
+        axes.tick_params(which="both", length=0)
+        axes.grid(False)
+        axes.grid(True, which="minor", color="white", linewidth=2)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("predicted digit")
+        axes.set_ylabel("true digit")
+        axes.set_title(f"{right:,} of {total:,} right, {wrong:,} mistake{'' if wrong == 1 else 's'}")
+        _write(figure, path)
+
+
+def _draw_counts(axes: "Axes", counts: NDArray[np.integer[Any]]) -> None:
+    import matplotlib
+    from matplotlib.colors import to_rgba
+
+    mistakes = counts * (1 - np.eye(10, dtype=counts.dtype))
+    weight = np.sqrt(mistakes / max(mistakes.max(), 1))  # the root lets a single mistake be seen beside many
+    colours = matplotlib.colormaps["Oranges"](0.15 + 0.7 * weight)
+    colours[mistakes == 0] = to_rgba("#F6F6F6")
+    colours[np.arange(10), np.arange(10)] = to_rgba("#DCE9F3")
+    axes.imshow(colours)
+    for row, column in np.ndindex(10, 10):
+        count = int(counts[row, column])
+        ink, bold = ("white" if weight[row, column] > 0.8 else "black"), "bold"
+        if row == column:
+            ink, bold = "#4A4A4A", "normal"
+        text = axes.text(column, row, f"{count:,}" if count else "·", ha="center", va="center")
+        text.set(color=ink if count else GREY, weight=bold)
+
+
+# The galleries are laid out in screen pixels: every pixel of a digit is the same whole number of them.
+
+
+def _page(width: int, height: int) -> "tuple[Figure, Axes]":
+    """A white page of that many screen pixels, with the origin in its upper left corner."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_autoscale_on(False)
+    return figure, axes
+
+
+def _tile(axes: "Axes", image: NDArray[np.uint8], x: int, y: int, size: int) -> None:
+    """Draw an image [28, 28] with its upper left corner at (x, y), `size` screen pixels wide."""
+    axes.imshow(
+        image.repeat(3).reshape(28, 28, 3), interpolation="nearest", aspect="auto",
+        extent=(x, x + size, y + size, y),
+    )  # fmt: skip
+
+
+def augmentation_preview(originals: NDArray[np.uint8], augmented: NDArray[np.uint8], path: Path) -> None:
+    """Draw a row a digit: `originals` uint8 [N, 28, 28], then its variants `augmented` uint8 [N, K, 28, 28].
+
+    Raises:
+        StorageError: the picture cannot be written.
+    """
+    size, gap, aside, header = 84, 9, 21, 45
+    count, variants = augmented.shape[:2]
+    start = gap + size + aside  # where the variants begin
+    with _style():
+        figure, axes = _page(start + variants * (size + gap), header + count * (size + gap))
+        axes.text(gap, header / 2, "original", va="center", fontsize=9)
+        axes.text(start, header / 2, "as the network sees it in training", va="center", fontsize=9)
+        for row in range(count):
+            y = header + row * (size + gap)
+            _tile(axes, originals[row], gap, y, size)
+            for column in range(variants):
+                _tile(axes, augmented[row, column], start + column * (size + gap), y, size)
+        _write(figure, path)
+
+
+def digit_gallery(images: NDArray[np.uint8], labels: ArrayLike, path: Path) -> None:
+    """Draw images uint8 [N, 28, 28] in a row a class, in the order given, the label before each row.
+
+    Raises:
+        StorageError: the picture cannot be written.
+    """
+    size, gap, margin = 84, 9, 42
+    classes = np.asarray(labels)
+    digits = np.unique(classes)
+    columns = max(int(np.count_nonzero(classes == digit)) for digit in digits)
+    with _style():
+        figure, axes = _page(margin + columns * (size + gap), gap + len(digits) * (size + gap))
+        for row, digit in enumerate(digits):
+            y = gap + row * (size + gap)
+            axes.text(margin / 2, y + size / 2, str(digit), ha="center", va="center", fontsize=12, weight="bold")
+            for column, index in enumerate(np.flatnonzero(classes == digit)):
+                _tile(axes, images[index], margin + column * (size + gap), y, size)
+        _write(figure, path)
+
+
+def mistakes_picture(
+    images: NDArray[np.uint8],
+    labels: Sequence[int],
+    predictions: Sequence[int],
+    confidences: Sequence[float],
+    indices: Sequence[int],
+    disputed: Mapping[int, str],
+    path: Path,
+) -> None:
+    """Draw a gallery of wrong answers, in the order given, with what was taken for what and how confidently.
+
+    Args:
+        images: the mistaken digits, uint8 [M, 28, 28].
+        labels: their true digits, M numbers.
+        predictions: the digits that were answered, M numbers.
+        confidences: the probabilities of these answers, M numbers in [0, 1].
+        indices: their positions in the data set they come from, M numbers.
+        disputed: what reviewers say of a digit, by its index: such digits get a frame and these words.
+        path: the PNG to write.
+
+    Raises:
+        StorageError: the picture cannot be written.
+    """
+    columns, size, pitch_x, pitch_y, header = 6, 140, 204, 246, 60
+    rows = -(-len(indices) // columns)
+    with _style():
+        figure, axes = _page(columns * pitch_x, header + rows * pitch_y)
+        title = "Worst mistakes: true → predicted, confidence" if rows else "No mistakes"
+        axes.text((pitch_x - size) / 2, header / 2, title, va="center", fontsize=11, weight="bold")
+        if any(index in disputed for index in indices):
+            edge = columns * pitch_x - (pitch_x - size) / 2
+            axes.text(
+                edge,
+                header / 2,
+                "framed: label disputed",
+                va="center",
+                ha="right",
+                fontsize=9,
+                color=VERMILION,
+            )
+        for i, index in enumerate(indices):
+            x = i % columns * pitch_x + (pitch_x - size) // 2
+            y = header + i // columns * pitch_y
+            _tile(axes, images[i], x, y, size)
+            lines = [f"{labels[i]} → {predictions[i]}   {100 * confidences[i]:.1f} %", f"#{index}"]
+            _caption(axes, lines, disputed.get(index), x, y, size)
+        _write(figure, path)
+
+
+def _caption(axes: "Axes", lines: Sequence[str], dispute: str | None, x: int, y: int, size: int) -> None:
+    from matplotlib.patches import Rectangle
+
+    centre, below, line_height = x + size / 2, y + size + 22, 23
+    axes.text(centre, below, lines[0], ha="center", va="center", fontsize=9, weight="bold")
+    axes.text(centre, below + line_height, lines[1], ha="center", va="center", fontsize=9, color=GREY)
+    if dispute is not None:
+        axes.add_patch(Rectangle((x - 3, y - 3), size + 6, size + 6, fill=False, edgecolor=VERMILION, linewidth=3))
+        axes.text(centre, below + 2 * line_height, dispute, ha="center", va="center", fontsize=9, color=VERMILION)

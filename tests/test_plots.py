@@ -1,0 +1,243 @@
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from tinydigits.errors import StorageError
+from tinydigits.reports import plots, tables
+
+VERMILION = (0xD5, 0x5E, 0x00)
+CONFUSION = (np.eye(10, dtype=int) * 90).tolist()
+CONFUSION[4][9] = 7
+
+Picture = Callable[[Path], None]
+
+
+def digits(*shape: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (*shape, 28, 28), dtype=np.uint8)
+
+
+def epochs(count: int) -> list[dict[str, float]]:
+    return [
+        {
+            "epoch": i,
+            "train_loss": 1 / i,
+            "train_accuracy": 1 - 0.3 / i,
+            "accuracy": 1 - 0.2 / i,
+            "learning_rate": 0.01 * (count - i),
+        }
+        for i in range(1, count + 1)
+    ]
+
+
+def mistakes(count: int, disputed: dict[int, str]) -> Picture:
+    def draw(path: Path) -> None:
+        labels = [i % 10 for i in range(count)]
+        predictions = [(i + 1) % 10 for i in range(count)]
+        indices = list(range(900, 900 + count))
+        plots.mistakes_picture(digits(count), labels, predictions, [0.9] * count, indices, disputed, path)
+
+    return draw
+
+
+PICTURES: dict[str, Picture] = {
+    "curve": lambda path: plots.training_curve(epochs(10), path),
+    "curve-of-one-epoch": lambda path: plots.training_curve(epochs(1), path, judged_by="held-out"),
+    "augmentation": lambda path: plots.augmentation_preview(digits(3), digits(3, 5), path),
+    "confusion": lambda path: plots.confusion_picture(CONFUSION, path),
+    "confusion-without-mistakes": lambda path: plots.confusion_picture(np.eye(10, dtype=int), path),
+    "mistakes": mistakes(8, {901: "reviewers say 3"}),
+    "no-mistakes": mistakes(0, {}),
+    "gallery": lambda path: plots.digit_gallery(digits(4), [0, 1, 1, 7], path),
+}
+
+
+def pixels(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def count_colour(path: Path, colour: tuple[int, int, int]) -> int:
+    return int(np.count_nonzero((pixels(path) == colour).all(axis=2)))
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_a_png_on_white_with_the_same_bytes_every_time(name: str, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.png", tmp_path / "second.png"
+    PICTURES[name](first)
+    PICTURES[name](second)
+    assert first.read_bytes() == second.read_bytes()
+    assert (pixels(first)[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
+    with Image.open(first) as picture:
+        assert picture.format == "PNG"
+        assert picture.info.keys() <= {"dpi"}  # no time, no version
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first.png", "second.png"]
+
+
+def test_the_users_matplotlib_settings_change_nothing(tmp_path: Path) -> None:
+    import matplotlib
+
+    PICTURES["curve"](tmp_path / "plain.png")
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 20, "savefig.dpi": 30}):
+        PICTURES["curve"](tmp_path / "styled.png")
+        assert matplotlib.rcParams["font.size"] == 20
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "styled.png").read_bytes()
+
+
+def test_a_picture_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"absent/curve\.png could not be written"):
+        PICTURES["curve"](tmp_path / "absent" / "curve.png")
+
+
+def test_importing_plots_loads_neither_matplotlib_nor_torch() -> None:
+    program = "import sys, tinydigits.reports.plots; print({'matplotlib', 'torch'} & set(sys.modules))"
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert output == "set()\n"
+
+
+def test_every_pixel_of_a_digit_is_three_by_three_on_the_page(tmp_path: Path) -> None:
+    originals, augmented = digits(2), digits(2, 3)
+    plots.augmentation_preview(originals, augmented, tmp_path / "preview.png")
+    page = pixels(tmp_path / "preview.png")[:, :, 0]
+
+    def enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return image.repeat(3, axis=0).repeat(3, axis=1)
+
+    top, pitch = page.shape[0] - 2 * 93, 93
+    for row in range(2):
+        y = top + row * pitch
+        np.testing.assert_array_equal(page[y : y + 84, 9:93], enlarged(originals[row]))
+        for column in range(3):
+            x = page.shape[1] - (3 - column) * pitch
+            np.testing.assert_array_equal(page[y : y + 84, x : x + 84], enlarged(augmented[row, column]))
+
+
+def test_a_gallery_has_a_row_a_class(tmp_path: Path) -> None:
+    images = digits(5)
+    plots.digit_gallery(images, [7, 1, 1, 7, 1], tmp_path / "gallery.png")
+    page = pixels(tmp_path / "gallery.png")[:, :, 0]
+    assert page.shape == (9 + 2 * 93, 42 + 3 * 93)
+    np.testing.assert_array_equal(page[9:93:3, 42:126:3], images[1])
+    np.testing.assert_array_equal(page[102:186:3, 42:126:3], images[0])
+    np.testing.assert_array_equal(page[102:186:3, 135:219:3], images[3])
+    assert (page[102:186, 228:] == 255).all()
+
+
+def test_a_disputed_mistake_is_framed(tmp_path: Path) -> None:
+    mistakes(8, {})(tmp_path / "none.png")
+    mistakes(8, {901: "reviewers say 3"})(tmp_path / "one.png")
+    mistakes(8, {901: "reviewers say 3", 907: "reviewers disagree"})(tmp_path / "two.png")
+    framed = [count_colour(tmp_path / f"{name}.png", VERMILION) for name in ("none", "one", "two")]
+    assert framed[0] == 0
+    assert framed[1] > 4 * 140
+    assert framed[2] > framed[1] + 4 * 140
+
+
+def test_a_mistake_stands_out_and_the_right_answers_do_not(tmp_path: Path) -> None:
+    plots.confusion_picture(CONFUSION, tmp_path / "confusion.png")
+    page = pixels(tmp_path / "confusion.png").astype(int)
+    saturated = (page.max(axis=2) - page.min(axis=2)) > 100
+    cell = page.shape[0] * page.shape[1] / 10 / 10
+    assert 0.6 * cell < np.count_nonzero(saturated) < cell  # the one mistaken cell of 100
+
+
+def test_final_last_three_and_best_are_kept_apart_in_the_curve() -> None:
+    from matplotlib.figure import Figure
+
+    rows = epochs(10)
+    rows[5]["accuracy"] = 0.991
+    axes = Figure().subplots()
+    plots._draw_accuracy(axes, rows, "test")
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "training digits",
+        "test digits",
+        "final epoch: 98.00 %",
+        "mean of the last three: 97.76 %",
+        "best on test (optimistic): 99.10 %",
+    ]
+    low, high = axes.get_ylim()
+    assert 90 < low < 97 < 99.1 < high <= 100
+
+
+def printed(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+RESULT: dict[str, Any] = {
+    "protocol": "final",
+    "accuracy": 0.9946,
+    "interval": [0.99296, 0.99586],
+    "accuracy_last3": 0.99443,
+    "accuracy_best": 0.9951,
+    "parameters": 9550,
+    "epochs": 10,
+    "time_seconds": 185.2,
+    "images_per_second": 4021.3,
+}
+
+
+def rows(text: str) -> dict[str, str]:
+    """The lines of a table without headings: label → value."""
+    cells = [line.rsplit("  ", 1) for line in text.splitlines() if line.strip()]
+    return {label.strip(): value.strip() for label, value in cells}
+
+
+def test_the_table_of_a_run_keeps_final_last_three_and_best_apart() -> None:
+    assert rows(printed(tables.run_table(RESULT))) == {
+        "final epoch": "99.46 %",
+        "95 % interval (Wilson)": "99.30–99.59 %",
+        "mean of the last three epochs": "99.44 %",
+        "best on test (optimistic)": "99.51 %",
+        "parameters": "9,550",
+        "epochs": "10",
+        "time": "3 min 05 s",
+        "images/s": "4,021",
+    }
+
+
+def test_the_table_of_a_short_tuning_run_claims_neither_test_digits_nor_a_mean_of_three() -> None:
+    shown = rows(printed(tables.run_table({**RESULT, "protocol": "tune", "epochs": 2})))
+    assert shown["best on held-out digits (optimistic)"] == "99.51 %"
+    assert not any("last three" in label for label in shown)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 00 s"), (3599.7, "1 h 00 min"), (7620, "2 h 07 min")],
+)
+def test_durations_read_naturally(seconds: float, text: str) -> None:
+    assert tables.duration(seconds) == text
+
+
+def test_the_confusion_table_shows_zeros_as_dots_and_fits_eighty_columns() -> None:
+    lines = printed(tables.confusion_table([[1135 if i == j else 0 for j in range(10)] for i in range(10)]))
+    row = next(line for line in lines.splitlines() if line.strip().startswith("3"))
+    assert row.split() == ["3", "·", "·", "·", "1,135", "·", "·", "·", "·", "·", "·"]
+
+
+def test_the_per_digit_table_has_a_dash_for_what_never_came() -> None:
+    row = {"digit": 7, "total": 0, "correct": 0, "accuracy": None, "precision": 0.5}
+    assert printed(tables.per_digit_table([row])).splitlines()[-2].split() == [
+        "7", "0", "0", "·", "–", "50.00", "%",
+    ]  # fmt: skip
+
+
+def test_the_mistakes_table_says_what_reviewers_say() -> None:
+    row = {"index": 947, "label": 8, "predicted": 9, "confidence": 0.9876, "disputed": "reviewers say 9"}
+    assert printed(tables.mistakes_table([row])).splitlines()[-2].split() == [
+        "947", "8", "9", "98.8", "%", "reviewers", "say", "9",
+    ]  # fmt: skip
