@@ -1,0 +1,1 @@
+"""Side-by-side measurements that write the evidence in results/."""
