@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test check format benchmark-loop readme clean
+.PHONY: train test check format benchmark-loop benchmark-studies benchmark-coverage proofs readme clean
 
 train: $(VENV)/installed  ## train the default network; makes the environment first
 	$(BIN)/tinydigits train
@@ -25,6 +25,15 @@ format: $(VENV)/installed-dev
 
 benchmark-loop: $(VENV)/installed  ## speed and size of one training run -> results/loop.json
 	$(BIN)/python -m benchmarks.loop
+
+benchmark-studies: $(VENV)/installed  ## what a study costs beside its runs -> results/studies.json
+	$(BIN)/python -m benchmarks.studies
+
+benchmark-coverage: $(VENV)/installed  ## how often the intervals hold -> results/coverage.json, docs/statistics.md
+	$(BIN)/python -m benchmarks.coverage
+
+proofs: $(VENV)/installed  ## the studies behind shipped weights and verdicts -> results/proofs
+	$(BIN)/python -m benchmarks.proofs
 
 readme: $(VENV)/installed  ## the pictures and captures of README.md, made again
 	$(BIN)/python -m docs.readme

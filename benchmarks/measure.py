@@ -1,7 +1,8 @@
-"""What all benchmarks share: alternating rounds, ratios with intervals, and the evidence file."""
+"""What all benchmarks share: alternating rounds, ratios with intervals, evidence files, pages that show them."""
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -57,3 +58,17 @@ def write_evidence(name: str, command: str, figures: list[dict[str, Any]]) -> No
         ROOT / "results" / f"{name}.json",
         {"schema": SCHEMA, "command": command, "machine": machine, "figures": figures},
     )
+
+
+def fill(page: Path, parts: Mapping[str, str], command: str) -> None:
+    """Put each part where `page` has its place: between ``<!-- name: made by `command` -->`` and ``<!-- /name -->``.
+
+    The page stays as it is unless every part has exactly one place.
+    """
+    text = page.read_text(encoding="utf-8")
+    for name, part in parts.items():
+        begin, end = f"<!-- {name}: made by `{command}` -->", f"<!-- /{name} -->"
+        pieces = re.split(f"{re.escape(begin)}.*?{re.escape(end)}", text, flags=re.DOTALL)
+        assert len(pieces) == 2, f"{page} has {len(pieces) - 1} places for {name}"
+        text = f"{begin}\n{part}\n{end}".join(pieces)
+    page.write_text(text, encoding="utf-8")

@@ -2,11 +2,13 @@
 
 import os
 import struct
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from tinydigits.data.dataset import DigitData
@@ -27,6 +29,12 @@ def _own_cache_and_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path_factory:
         monkeypatch.setenv(name.upper(), CLOSED_PORT)
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1,localhost")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Tests run one process a core; more threads would only wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +61,15 @@ def idx_bytes() -> Callable[[NDArray[np.uint8]], bytes]:
         return header + array.tobytes()
 
     return pack
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 256 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system takes root and the right to mount")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

@@ -91,7 +91,7 @@ def test_a_config_file_is_taken_and_flags_go_before_it(tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["train", "plain-8k"], "Did you mean plain-9k"),
-        (["train", "--recipe", "fsat"], "'fsat' is unknown. Nearest: fast"),
+        (["train", "--recipe", "fsat"], "'fsat' is unknown. Did you mean fast"),
         (["train", "--epochs", "0"], "epochs = 0: a run has at least 1 epoch"),
         (["train", "--learning-rate", "-0.1"], "learning_rate = -0.1: it is greater than 0"),
         (["train", "--config", "flip.toml"], "mirrored 2, 5 or 7 is no digit"),

@@ -8,7 +8,8 @@ import pytest
 
 from tinydigits.data.augment import Augmentation
 from tinydigits.errors import ConfigError
-from tinydigits.training.config import Optimizer, Recipe, RunConfig, Schedule, config_from_dict, read_config
+from tinydigits.settings import read_settings
+from tinydigits.training.config import Optimizer, Recipe, RunConfig, Schedule, config_from_dict
 from tinydigits.training.recipes import get_recipe, list_recipes
 
 
@@ -98,7 +99,7 @@ def test_a_missing_key_is_named() -> None:
 def test_toml_and_json_files_read_alike(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('model = "plain-9k"\n[recipe]\nname = "mine"\nepochs = 2\nbatch_size = 32\n')
     (tmp_path / "a.json").write_text('{"model": "plain-9k", "recipe": {"name": "mine", "epochs": 2, "batch_size": 32}}')
-    toml, from_json = read_config(tmp_path / "a.toml"), read_config(tmp_path / "a.json")
+    toml, from_json = read_settings(tmp_path / "a.toml"), read_settings(tmp_path / "a.json")
     assert toml == from_json
     assert asdict(config_from_dict(toml, "a"))["recipe"]["epochs"] == 2
 
@@ -119,4 +120,4 @@ def test_an_unreadable_config_file_is_a_sentence(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=sentence):
-        read_config(tmp_path / name)
+        read_settings(tmp_path / name)

@@ -17,6 +17,7 @@ PARAMETERS = {
     "bottleneck-9k": 9_962,
     "plain-9k": 9_032,
     "tiny-10k": 9_550,
+    "era-8k": 7_872,
 }
 
 every_model = pytest.mark.parametrize("name", list_models())

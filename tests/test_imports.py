@@ -13,6 +13,7 @@ PACKAGE = Path(tinydigits.__file__).parent
 ROOMS = [
     "errors",
     "storage",
+    "settings",
     "data",
     "models",
     "evaluation",

@@ -3,7 +3,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,13 @@ from tinydigits.training.config import Recipe, RunConfig
 from tinydigits.training.loop import Epoch, Step
 from tinydigits.training.recipes import get_recipe
 from tinydigits.training.run import choose_device, finish_run, resume_run, run_epochs, save_run, start_run, train
+from tinydigits.training.rundir import RunDirectory, load_predictions
 
 RECIPE = replace(get_recipe("fast"), epochs=3, batch_size=256, ema_decay=0.9)
 CONFIG = RunConfig("bottleneck-9k", RECIPE, data="optdigits", threads=1)  # dropout and batch norm: all that has state
 FILES = {
     "batches.jsonl", "config.json", "environment.json", "metrics.jsonl", "model.json", "model.safetensors",
-    "result.json", "state.safetensors",
+    "predictions.safetensors", "result.json", "state.safetensors",
 }  # fmt: skip
 
 
@@ -63,6 +63,8 @@ def test_a_run_leaves_what_the_design_says(undisturbed: Path) -> None:
     assert metrics[0]["train_loss"] == pytest.approx(sum(line["loss"] for line in batches[:6]) / 6)
     assert result["interval"][0] < result["accuracy"] < result["interval"][1]
     assert result["parameters"] == 9_962
+    logits, labels = load_predictions(RunDirectory(undisturbed))
+    assert (logits.argmax(axis=1) == labels).mean() == result["accuracy"]
     assert result["data"] == "optdigits"
 
 
@@ -183,18 +185,6 @@ def test_a_bad_model_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_device_that_is_not_there_is_a_sentence() -> None:
     with pytest.raises(ConfigError, match="'cuda' is not available"):
         choose_device("cuda")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 256 KiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system takes root and the right to mount")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 def test_a_full_disk_is_a_sentence_and_the_last_state_stays(small_disk: Path) -> None:

@@ -35,6 +35,7 @@ CARD = Card(
     command="tinydigits train plain-9k",
     environment={"torch": "2"},
 )
+CALIBRATION = {"temperature": 0.94, "threshold": 2.7, "coverage": 0.995, "rejected": {"letters": 0.4}}
 
 
 @pytest.fixture
@@ -76,6 +77,13 @@ def test_an_unscored_model_has_no_accuracy(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_weights(path, create_model("plain-9k"), dataclasses.replace(CARD, accuracy=None))
     assert load_weights(create_model("plain-9k"), path).accuracy is None
+
+
+def test_the_calibration_is_carried_in_the_card(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    card = dataclasses.replace(CARD, calibration=CALIBRATION)
+    save_weights(path, create_model("plain-9k"), card)
+    assert load_weights(create_model("plain-9k"), path).calibration == CALIBRATION
 
 
 def test_weights_that_two_layers_share_are_kept(tmp_path: Path) -> None:
@@ -153,6 +161,20 @@ SPOILED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truth is no number": (set_card("seed", True), "seed is True"),
     "not finite": (set_card("mean", float("nan")), "mean is nan"),
     "deviation zero": (set_card("deviation", 0), "deviation is 0"),
+    "calibration is no table": (set_card("calibration", [1.0, 2.7]), r"calibration is \[1\.0, 2\.7\]"),
+    "no threshold": (set_card("calibration", {"temperature": 1}), "calibration.threshold is None"),
+    "threshold not finite": (
+        set_card("calibration", {**CALIBRATION, "threshold": float("inf")}),
+        "calibration.threshold is inf",
+    ),
+    "temperature is text": (
+        set_card("calibration", {**CALIBRATION, "temperature": "1"}),
+        "calibration.temperature is '1'",
+    ),
+    "temperature zero": (
+        set_card("calibration", {**CALIBRATION, "temperature": 0}),
+        "calibration.temperature is 0, and logits are divided by it",
+    ),
     "another model": (set_card("model", "tiny-10k"), "holds weights of tiny-10k, not of plain-9k"),
     "wrong count": (set_card("parameters", 9_033), "counts 9,033 parameters and the network .* has 9,032"),
     "missing tensor": (rewrite(lambda t: t.pop("0.weight")), "tensor 0.weight is missing"),

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from tinydigits.data.sources import load_dataset
     from tinydigits.errors import TinydigitsError
     from tinydigits.evaluation.predictions import evaluate
+    from tinydigits.models.budget import Budget, load_budget
+    from tinydigits.models.inspect import inspect_model
     from tinydigits.models.registry import create_model, list_models, register
     from tinydigits.models.weights import load_model
     from tinydigits.training.config import Recipe, RunConfig
@@ -18,14 +20,17 @@ if TYPE_CHECKING:
     from tinydigits.training.run import train
 
 _HOME = {
+    "Budget": "models.budget",
     "Recipe": "training.config",
     "RunConfig": "training.config",
     "TinydigitsError": "errors",
     "create_model": "models.registry",
     "evaluate": "evaluation.predictions",
     "get_recipe": "training.recipes",
+    "inspect_model": "models.inspect",
     "list_models": "models.registry",
     "list_recipes": "training.recipes",
+    "load_budget": "models.budget",
     "load_dataset": "data.sources",
     "load_model": "models.weights",
     "preprocess": "data.preprocess",
@@ -34,14 +39,17 @@ _HOME = {
 }
 
 __all__ = [
+    "Budget",
     "Recipe",
     "RunConfig",
     "TinydigitsError",
     "create_model",
     "evaluate",
     "get_recipe",
+    "inspect_model",
     "list_models",
     "list_recipes",
+    "load_budget",
     "load_dataset",
     "load_model",
     "preprocess",

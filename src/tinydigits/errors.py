@@ -1,8 +1,12 @@
 """Every error a user can cause. The message is a sentence: the value, the rule, the remedy."""
 
+from typing import ClassVar
+
 
 class TinydigitsError(Exception):
-    """Base of all errors a user can cause; the command line prints its message and exits with 2."""
+    """Base of all errors a user can cause; the command line prints its message and exits with `exit_code`."""
+
+    exit_code: ClassVar[int] = 2
 
 
 class ConfigError(TinydigitsError):
@@ -43,6 +47,12 @@ class UnknownModelError(ModelError):
 
 class WeightsError(TinydigitsError):
     """Weights are missing, damaged, or do not belong to the model or the card."""
+
+
+class BudgetError(TinydigitsError):
+    """A network breaks a budget that it was asked to keep."""
+
+    exit_code = 1
 
 
 class RunError(TinydigitsError):

@@ -2,6 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinydigits.training.config import RunConfig
 
 DEFAULT_MODEL = "tiny-10k"
 
@@ -39,6 +43,56 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=int, help="threads on the CPU (default: one per core)")
 
 
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """--budget; None when it is left out."""
+    parser.add_argument(
+        "--budget",
+        metavar="B",
+        help="era-s6, era-s7, document-<model>, mcu-tiny, or a .toml file of your own (default: none)",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """--json."""
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """--recipe with what may be changed in it, and --config; None when they are left out."""
+    parser.add_argument("--recipe", metavar="R", help="fast, or documented-<model> (default: fast)")
+    parser.add_argument("--epochs", metavar="N", type=int, help="instead of the recipe's")
+    parser.add_argument("--batch-size", metavar="N", type=int, help="instead of the recipe's")
+    parser.add_argument("--learning-rate", metavar="X", type=float, help="instead of the recipe's")
+    parser.add_argument("--config", metavar="FILE", type=Path, help=".toml or .json with a whole or partial run config")
+
+
+def run_config(arguments: argparse.Namespace) -> "RunConfig":
+    """The run that the arguments ask for: the defaults, then the config file, then what was named.
+
+    Raises:
+        ConfigError: a value or a key is wrong.
+    """
+    from dataclasses import asdict
+
+    from tinydigits.settings import read_settings
+    from tinydigits.training.config import config_from_dict
+    from tinydigits.training.recipes import get_recipe
+
+    values: dict[str, Any] = {"model": DEFAULT_MODEL, "recipe": "fast"}
+    if arguments.config:
+        values |= read_settings(arguments.config)
+    if arguments.recipe:
+        values["recipe"] = arguments.recipe
+    if isinstance(values["recipe"], str):
+        values["recipe"] = asdict(get_recipe(values["recipe"]))
+    for key in ("model", "data", "data_dir", "protocol", "seed", "device", "threads"):
+        if (given := getattr(arguments, key, None)) is not None:
+            values[key] = str(given) if isinstance(given, Path) else given
+    recipe = values["recipe"]
+    if isinstance(recipe, dict):
+        for key in ("epochs", "batch_size"):
+            if getattr(arguments, key) is not None:
+                recipe[key] = getattr(arguments, key)
+        if arguments.learning_rate is not None:
+            recipe["optimizer"] = {**recipe.get("optimizer", {}), "learning_rate": arguments.learning_rate}
+    return config_from_dict(values, str(arguments.config or "command line"))

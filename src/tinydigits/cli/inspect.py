@@ -1,24 +1,27 @@
 """Show a network layer by layer: shapes, parameters, MACs, receptive field, memory, structure, and traps.
 
-Where a document describes the network, its figures are recounted. A network of your own is run as your code.
+Where a document describes the network, its figures are recounted. A network of your own is run as your code. With
+--budget, every clause that needs no training is judged; the exit code is 1 if one fails.
 
 Example:
-  tinydigits inspect net.py:Net
+  tinydigits inspect net.py:Net --budget era-s6
 """
 
 import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from tinydigits.cli.arguments import DEFAULT_MODEL, add_json, add_model
+from tinydigits.cli.arguments import DEFAULT_MODEL, add_budget, add_json, add_model
 from tinydigits.cli.output import print_json, stdout_console
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from tinydigits.models.budget import Budget
     from tinydigits.models.inspect import Inspection, Layer
     from tinydigits.models.registry import Claim
 
@@ -30,23 +33,42 @@ field: receptive field, jump: between neighbours, both in input pixels; KiB: out
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     add_model(parser)
+    add_budget(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Build, inspect, print."""
+    from tinydigits.models.budget import load_budget
     from tinydigits.models.inspect import inspect_model
     from tinydigits.models.registry import create_model
 
+    budget = load_budget(arguments.budget) if arguments.budget else None
     name = arguments.model or DEFAULT_MODEL
     model = create_model(name)
     with contextlib.redirect_stdout(sys.stderr):  # a user's forward() may print; stdout is for the result
         inspection = inspect_model(model, name=name)
+    judged = _judge(budget, inspection) if budget else None
     if arguments.json:
-        print_json(inspection.as_dict())
+        print_json(inspection.as_dict() | {"budget": judged})
     else:
         _print(inspection, stdout_console())
-    return 0
+        if judged:
+            _print_budget(judged, stdout_console())
+    return 1 if judged and judged["verdict"] == "failed" else 0
+
+
+def _judge(budget: "Budget", inspection: "Inspection") -> dict[str, Any]:
+    """The clauses that need no training, with their verdict, and in words those that are `open` until then."""
+    from tinydigits.models.budget import overall, structural_clauses, training_rules
+
+    clauses = structural_clauses(budget, inspection, epochs=None)
+    return {
+        "name": budget.name,
+        "verdict": overall(clauses) if clauses else "not judged",
+        "clauses": [asdict(clause) for clause in clauses],
+        "open": training_rules(budget),
+    }
 
 
 def _print(inspection: "Inspection", console: "Console") -> None:
@@ -58,6 +80,11 @@ def _print(inspection: "Inspection", console: "Console") -> None:
     console.print(f"MACs an image: {inspection.macs:,} (convolutions and linear layers)")
     for label, megabytes in inspection.memory.lines():
         console.print(f"{label}: {megabytes:.2f}")
+    for label, size in (
+        ("Weights, batch norm folded", inspection.weight_bytes),
+        ("Most activations at a time", inspection.activation_bytes),
+    ):
+        console.print(f"{label}: {size.float32:,} bytes in float32, {size.int8:,} in int8")
     console.print("\n[bold]Structure[/bold], judged by what the network does")
     for fact, holds in vars(inspection.structure).items():
         console.print(f"  {'[green]yes[/green]' if holds else 'no '}  {fact.replace('_', ' ')}")
@@ -132,6 +159,15 @@ def _print_claim(inspection: "Inspection", claim: "Claim", console: "Console") -
         agreeing = len(lines) - len(differing)
         _print_items([f"{agreeing} of {len(lines)} figures of the document agree with the recount."], console)
     _print_items(claim.notes, console)
+
+
+def _print_budget(judged: dict[str, Any], console: "Console") -> None:
+    from tinydigits.reports.tables import clause_table
+
+    console.print(f"\n[bold]Budget {judged['name']}[/bold], as far as it takes no training: {judged['verdict']}")
+    console.print(clause_table(judged["clauses"]))
+    if judged["open"]:
+        console.print(f"Judged after training: {', '.join(judged['open'])}", soft_wrap=True)
 
 
 def _print_items(sentences: Sequence[str], console: "Console", style: str = "") -> None:

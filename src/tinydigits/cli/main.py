@@ -1,7 +1,7 @@
 """Digit classifiers under hard limits: designed, trained, proved and shipped.
 
-Each command has --help with an example. Exit codes: 0 done; 1 a budget that was asked for was not met;
-2 wrong usage or bad input; 130 interrupted.
+Each command has --help with an example. Exit codes: 0 done; 1 a budget that was asked for was not met
+or not judged; 2 wrong usage or bad input; 130 interrupted.
 """
 
 import argparse
@@ -18,6 +18,8 @@ COMMANDS = {
     "inspect": "a network layer by layer",
     "train": "train a network",
     "evaluate": "score trained weights",
+    "prove": "many seeds, one verdict",
+    "compare": "is one study better than another?",
     "data": "where the digits are; fetch and verify them",
 }
 
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(command.run(arguments))
     except TinydigitsError as error:
         print(f"tinydigits {arguments.command}: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130

@@ -3,6 +3,7 @@
   tinydigits train                                          tiny-10k with the recipe `fast`, on MNIST if it can be had
   tinydigits train plain-9k --recipe documented-plain-9k --seed 1
   tinydigits train net.py:Net --epochs 5 --data folder:my-digits
+  tinydigits train --budget era-s6 --epochs 15              refuses what cannot keep it, judges what was trained
   tinydigits train --resume runs/tiny-10k-001
 
 Ctrl-C finishes the step and saves; --resume goes on to the very same weights.
@@ -10,18 +11,26 @@ Ctrl-C finishes the step and saves; --resume goes on to the very same weights.
 
 import argparse
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tinydigits.cli.arguments import DEFAULT_MODEL, add_data, add_device, add_json, add_model, add_protocol
+from tinydigits.cli.arguments import (
+    add_budget,
+    add_data,
+    add_device,
+    add_json,
+    add_model,
+    add_protocol,
+    add_recipe,
+    run_config,
+)
 from tinydigits.cli.output import print_json, stderr_console, stdout_console
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tinydigits.training.config import RunConfig
     from tinydigits.training.loop import Epoch
     from tinydigits.training.run import Run
 
@@ -29,17 +38,14 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `tinydigits train`; what is left out is None, so that a config file can fill it in."""
     add_model(parser)
-    parser.add_argument("--recipe", metavar="R", help="fast, or documented-<model> (default: fast)")
-    parser.add_argument("--epochs", metavar="N", type=int, help="instead of the recipe's")
-    parser.add_argument("--batch-size", metavar="N", type=int, help="instead of the recipe's")
-    parser.add_argument("--learning-rate", metavar="X", type=float, help="instead of the recipe's")
+    add_recipe(parser)
     add_data(parser)
     add_protocol(parser)
     parser.add_argument(
         "--seed", metavar="S", type=int, help="of weights, shuffling, augmentation, dropout (default: 0)"
     )
     add_device(parser)
-    parser.add_argument("--config", metavar="FILE", type=Path, help=".toml or .json with a whole or partial run config")
+    add_budget(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, help="a new directory (default: the next runs/MODEL-NNN)")
     parser.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in DIR")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -48,16 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, watch, draw, summarise."""
+    from tinydigits.models.budget import load_budget
     from tinydigits.training.run import finish_run, resume_run, start_run
 
+    budget = load_budget(arguments.budget) if arguments.budget else None
     console = stderr_console(quiet=arguments.quiet)
     if arguments.resume:
         _refuse_beside_resume(arguments)
-        training = resume_run(arguments.resume)
+        training = resume_run(arguments.resume, budget=budget)
     else:
-        training = start_run(_config(arguments), arguments.out)
+        training = start_run(run_config(arguments), arguments.out, budget=budget)
     _announce(training, console)
-    if not _watch(training, console):
+    flag = f" --budget {arguments.budget}" if budget else ""
+    if not _watch(training, console, f"tinydigits train --resume {training.directory.path}{flag}"):
         return 130
     result = finish_run(training)
     _draw(training)
@@ -68,47 +77,25 @@ def run(arguments: argparse.Namespace) -> int:
 
         screen = stdout_console()
         screen.print(run_table(result))
-        if verdict := result["verdict"]:
-            sentence = f"Claim of {result['model']} ({verdict['claim']}): {verdict['verdict']}, {verdict['reason']}."
-            screen.print(sentence, style="bold", markup=False, soft_wrap=True)
+        if result["verdict"]:
+            screen.print(_verdict_text(result), style="bold", markup=False, soft_wrap=True)
+            if budget and result["verdict"]["verdict"] == "plausible":
+                proof = f"To prove it, with the same recipe: tinydigits prove {result['model']}{flag}"
+                screen.print(proof, markup=False, soft_wrap=True)
         screen.print(f"Weights, curves and result: {training.directory.path}", markup=False, soft_wrap=True)
-    return 0
+    return 1 if budget and result["verdict"]["verdict"] in ("failed", "not judged") else 0
 
 
-def _config(arguments: argparse.Namespace) -> "RunConfig":
-    from tinydigits.training.config import config_from_dict, read_config
-    from tinydigits.training.recipes import get_recipe
-
-    values: dict[str, Any] = {"model": DEFAULT_MODEL, "recipe": "fast"}
-    if arguments.config:
-        values |= read_config(arguments.config)
-    if arguments.recipe:
-        values["recipe"] = arguments.recipe
-    if isinstance(values["recipe"], str):
-        values["recipe"] = _as_dict(get_recipe(values["recipe"]))
-    for key in ("model", "data", "data_dir", "protocol", "seed", "device", "threads"):
-        if (given := getattr(arguments, key)) is not None:
-            values[key] = str(given) if isinstance(given, Path) else given
-    recipe = values["recipe"]
-    if isinstance(recipe, dict):
-        for key in ("epochs", "batch_size"):
-            if getattr(arguments, key) is not None:
-                recipe[key] = getattr(arguments, key)
-        if arguments.learning_rate is not None:
-            recipe["optimizer"] = {**recipe.get("optimizer", {}), "learning_rate": arguments.learning_rate}
-    return config_from_dict(values, str(arguments.config or "command line"))
-
-
-def _as_dict(recipe: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(recipe)
+def _verdict_text(result: Mapping[str, Any]) -> str:
+    verdict, budget = result["verdict"], result["budget"]
+    subject = f"Budget {budget}" if budget else f"Claim of {result['model']}"
+    return f"{subject} ({verdict['claim']}): {verdict['verdict']}. {verdict['reason']}."
 
 
 def _refuse_beside_resume(arguments: argparse.Namespace) -> None:
     from tinydigits.errors import ConfigError
 
-    beside = ("quiet", "json", "resume", "command")
+    beside = ("quiet", "json", "resume", "command", "budget")
     given = [key for key, value in vars(arguments).items() if value is not None and key not in beside]
     if given:
         names = ", ".join("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in given)
@@ -132,7 +119,7 @@ def _announce(training: "Run", console: "Console") -> None:
     console.print(*lines, sep="\n", markup=False, soft_wrap=True)
 
 
-def _watch(training: "Run", console: "Console") -> bool:
+def _watch(training: "Run", console: "Console", resume_command: str) -> bool:
     """Train to the end with a line an epoch; False when it was interrupted (and saved)."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -157,10 +144,7 @@ def _watch(training: "Run", console: "Console") -> bool:
         else:
             return True
     console.quiet = False
-    console.print(
-        f"Interrupted and saved. Go on with: tinydigits train --resume {training.directory.path}",
-        soft_wrap=True,
-    )
+    console.print(f"Interrupted and saved. Go on with: {resume_command}", markup=False, soft_wrap=True)
     return False
 
 

@@ -1,4 +1,19 @@
-"""How far a measured figure can be trusted."""
+"""How far a measured figure can be trusted. docs/statistics.md says which of these answers which question.
+
+SciPy is imported where it is used: it takes a good part of a second, which only those who ask should wait.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import mean, variance
+
+import numpy as np
+from numpy.typing import NDArray
+
+MIN_SEEDS = 3
+"""The fewest runs that bound a mean: from two, the t quantile (12.7) makes every interval useless."""
+
+_CHUNK = 250  # resamples drawn at once: little memory even where every digit has its own pattern
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -19,10 +34,272 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     Returns:
         The lower and the upper end, both in [0, 1].
     """
+    return _proportion_interval(correct, total, confidence, "wilson")
+
+
+def clopper_pearson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The two-sided "exact" interval of a proportion: it holds the true one at least as often as it says.
+
+    Its ends are the proportions at which `correct` or more, and `correct` or fewer, would be seen with probability
+    α/2, α = 1 − confidence; by quantiles of the beta distribution, with k = correct and n = total::
+
+        B(α/2; k, n − k + 1)   to   B(1 − α/2; k + 1, n − k)
+
+    Source: C. J. Clopper, E. S. Pearson (1934), "The use of confidence or fiducial limits illustrated in the case
+    of the binomial", Biometrika 26, 404-413.
+
+    Args:
+        correct: successes, 0 to `total`.
+        total: trials, at least 1.
+        confidence: the least share of such intervals that hold the true proportion, between 0 and 1.
+
+    Returns:
+        The lower and the upper end, both in [0, 1].
+    """
+    return _proportion_interval(correct, total, confidence, "exact")
+
+
+def mean_lower_bound(values: Sequence[float], confidence: float = 0.95) -> float | None:
+    """The one-sided lower bound of the mean of which `values` are a sample; None for fewer than three.
+
+    With n values, mean m, sample deviation s and t the quantile of `confidence` at n − 1 degrees of freedom::
+
+        m − t s / √n
+
+    Source: Student (1908), "The probable error of a mean", Biometrika 6, 1-25. Equal values are their own bound,
+    exactly.
+    """
+    return _mean_bound(values, 1 - confidence)
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """The two-sided t interval of the mean of which `values` are a sample; None for fewer than three.
+
+    As in `mean_lower_bound`, m ± t s / √n with t the quantile of (1 + confidence) / 2. It knows no limits: the
+    interval of accuracies close to 1 may end above 1.
+    """
+    low, high = (_mean_bound(values, share) for share in ((1 - confidence) / 2, (1 + confidence) / 2))
+    return None if low is None or high is None else (low, high)
+
+
+def two_way_bootstrap(
+    right: NDArray[np.bool_], confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile interval of the mean accuracy over new seeds *and* new digits of the same kind.
+
+    Every resample draws as many seeds as there are, with replacement, and, independently, as many digits; its figure
+    is the mean of the drawn rows at the drawn columns. Sources: A. B. Owen (2007), "The pigeonhole bootstrap",
+    Annals of Applied Statistics 1, 386-411; P. McCullagh (2000), "Resampling and exchangeable arrays", Bernoulli 6,
+    285-301, who shows that no bootstrap of such a table is exact. docs/statistics.md has its measured coverage.
+
+    One seed is allowed: the interval then knows nothing of other seeds. It cannot know of mistakes that were never
+    seen either: where all is right it is (1, 1), and `clopper_pearson_interval` should be asked.
+
+    Args:
+        right: [seeds, digits], whether the run of that seed recognised that digit.
+        confidence: the share of such intervals that should hold the true mean, between 0 and 1.
+        resamples: how many tables are drawn.
+        seed: of the resampling, not of a run.
+
+    Returns:
+        The lower and the upper end, both in [0, 1].
+    """
+    (means,) = _resampled_means([right], resamples, seed)
+    return _percentiles(means, confidence)
+
+
+def paired_bootstrap(
+    first_right: NDArray[np.bool_],
+    second_right: NDArray[np.bool_],
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """How much better the first recipe is than the second, over new seeds and new digits of the same kind.
+
+    As `two_way_bootstrap`, with one draw of digits for both, because both were asked the same ones, and a draw of
+    seeds for each.
+
+    Args:
+        first_right: [first seeds, digits], whether the run of that seed recognised that digit.
+        second_right: [second seeds, digits], the same digits in the same order.
+        confidence: the share of such intervals that should hold the true difference, between 0 and 1.
+        resamples: how many tables are drawn.
+        seed: of the resampling, not of a run.
+
+    Returns:
+        The difference of the mean accuracies, first less second, and its percentile interval's ends, in [-1, 1].
+    """
+    first, second = _resampled_means([first_right, second_right], resamples, seed)
+    low, high = _percentiles(first - second, confidence)
+    return float(first_right.mean() - second_right.mean()), low, high
+
+
+def mcnemar_exact(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int, float]:
+    """Do two networks recognise different shares of the same digits? McNemar's test in its exact form.
+
+    Only digits that one of them alone recognised tell: if both are equally good, each is as likely to be the first's
+    as the second's. With b of the one and c of the other kind, p is the two-sided binomial probability of b in
+    b + c at ½, which is 1 where b + c = 0. Sources: Q. McNemar (1947), "Note on the sampling error of the difference
+    between correlated proportions or percentages", Psychometrika 12, 153-157; A. Agresti (2013), "Categorical Data
+    Analysis", 3rd edition, section 11.1.
+
+    It compares two sets of weights, not two recipes: other seeds would give other weights.
+
+    Args:
+        first: [digits], whether the first network recognised that digit.
+        second: [digits], the same digits in the same order.
+
+    Returns:
+        How many digits only the first recognised, how many only the second, and p.
+    """
+    assert first.ndim == 1
+    assert first.shape == second.shape
+    from scipy.stats import binomtest
+
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    if only_first == only_second:
+        return only_first, only_second, 1.0
+    return only_first, only_second, float(binomtest(only_first, only_first + only_second).pvalue)
+
+
+def compare_means(
+    first: Sequence[float], second: Sequence[float], confidence: float = 0.95
+) -> tuple[float, tuple[float, float], float]:
+    """How far apart the means of two samples are, whatever their deviations: Welch's test.
+
+    With means m, sample variances v and sizes n, e = v₁/n₁ + v₂/n₂ and t the quantile of (1 + confidence) / 2::
+
+        m₁ − m₂ ± t √e   at   ν = e² / ((v₁/n₁)²/(n₁ − 1) + (v₂/n₂)²/(n₂ − 1))   degrees of freedom
+
+    Source: B. L. Welch (1947), "The generalization of 'Student's' problem when several different population
+    variances are involved", Biometrika 34, 28-35. Where neither sample varies, the interval is the difference
+    itself, and p is 1 or 0.
+
+    Args:
+        first: at least two values.
+        second: at least two values.
+        confidence: the share of such intervals that hold the true difference, between 0 and 1.
+
+    Returns:
+        The difference, first less second; its interval; and the two-sided p of no difference.
+    """
+    assert len(first) >= 2
+    assert len(second) >= 2
+    assert 0 < confidence < 1
+    from scipy.special import stdtr, stdtrit
+
+    difference = float(mean(first)) - float(mean(second))
+    errors = float(variance(first)) / len(first), float(variance(second)) / len(second)
+    if sum(errors) == 0:
+        return difference, (difference, difference), float(difference == 0)
+    shares = errors[0] / sum(errors), errors[1] / sum(errors)  # ν by shares: squares of tiny variances vanish
+    freedom = 1 / (shares[0] ** 2 / (len(first) - 1) + shares[1] ** 2 / (len(second) - 1))
+    error = math.sqrt(sum(errors))
+    reach = float(stdtrit(freedom, (1 + confidence) / 2)) * error
+    p = 2 * float(stdtr(freedom, -abs(difference) / error))
+    return difference, (difference - reach, difference + reach), p
+
+
+def seeds_needed(
+    sd_first: float, sd_second: float, difference: float, power: float = 0.8, alpha: float = 0.05
+) -> int | None:
+    """How many seeds of each recipe `compare_means` takes to see that they differ by `difference`.
+
+    With a and b the normal quantiles of 1 − α/2 and of `power`, begins with the normal approximation::
+
+        n = (a + b)² (s₁² + s₂²) / d²
+
+    and goes up until the noncentral t distribution, of noncentrality d / √((s₁² + s₂²)/n) and with Welch's degrees of
+    freedom, gives the power. Source: J. Cohen (1988), "Statistical Power Analysis for the Behavioral Sciences", 2nd
+    edition, chapter 2. Never fewer than three, below which no mean is bounded.
+
+    The deviations, and a difference taken from a study, are estimates themselves: from few seeds, this is a guess.
+
+    Args:
+        sd_first: standard deviation over seeds, in the unit of `difference`.
+        sd_second: the same of the second recipe.
+        difference: how far apart the true means are; its sign does not matter.
+        power: the probability with which the difference should be seen, between `alpha` and 1.
+        alpha: the two-sided p below which it counts as seen.
+
+    Returns:
+        Seeds for each recipe; None where the difference is 0, which no number of seeds tells.
+    """
+    assert sd_first >= 0
+    assert sd_second >= 0
+    assert 0 < alpha < power < 1
+    from scipy.special import ndtri
+    from scipy.stats import nct, t
+
+    spread = math.hypot(sd_first, sd_second)
+    if difference == 0:
+        return None
+    if spread == 0:
+        return MIN_SEEDS
+    by_normal = float((ndtri(1 - alpha / 2) + ndtri(power)) * spread / difference) ** 2
+    freedom_per_seed = 1 / ((sd_first / spread) ** 4 + (sd_second / spread) ** 4)  # Welch's, over n − 1
+
+    def seen(count: int) -> float:
+        freedom = freedom_per_seed * (count - 1)
+        shift = min(abs(difference) / spread * math.sqrt(count), 100)  # beyond it, certain; SciPy gives up at 1e12
+        return float(nct.sf(t.ppf(1 - alpha / 2, freedom), freedom, shift))
+
+    count = max(MIN_SEEDS, math.floor(by_normal))
+    while seen(count) < power:
+        count += 1
+    return count
+
+
+def _proportion_interval(correct: int, total: int, confidence: float, method: str) -> tuple[float, float]:
     assert 0 <= correct <= total
     assert total > 0
     assert 0 < confidence < 1
-    from scipy.stats import binomtest  # takes a good part of a second, which only those who ask should wait
+    from scipy.stats import binomtest
 
-    interval = binomtest(correct, total).proportion_ci(confidence_level=confidence, method="wilson")
+    interval = binomtest(correct, total).proportion_ci(confidence_level=confidence, method=method)
     return float(interval.low), float(interval.high)
+
+
+def _mean_bound(values: Sequence[float], share: float) -> float | None:
+    """The mean plus as many standard errors as the t quantile of `share` says."""
+    assert 0 < share < 1
+    if len(values) < MIN_SEEDS:
+        return None
+    from scipy.special import stdtrit
+
+    # The module `statistics` rounds once, at the end: values that are all equal have exactly that mean, and no spread.
+    error = math.sqrt(variance(values) / len(values))
+    return float(mean(values)) + float(stdtrit(len(values) - 1, share)) * error
+
+
+def _resampled_means(groups: list[NDArray[np.bool_]], resamples: int, seed: int) -> list[NDArray[np.float64]]:
+    """For each group, bool [its seeds, digits], the means of its resamples, float64 [resamples].
+
+    Digits that the same seeds recognised can stand for each other. So there are few kinds of digits, and how often
+    each kind is drawn is multinomial: the same distribution as drawing 10,000 digits one by one, in far less time.
+    """
+    table = np.concatenate(groups)
+    assert table.dtype == np.bool_
+    assert all(group.ndim == 2 and group.size for group in groups)
+    assert resamples > 0
+    total = table.shape[1]
+    packed, occurrences = np.unique(np.packbits(table, axis=0), axis=1, return_counts=True)
+    kinds = np.unpackbits(packed, axis=0, count=len(table))  # [seeds, kinds]
+    parts = np.split(kinds, np.cumsum([len(group) for group in groups])[:-1])
+    generator = np.random.default_rng(seed)
+    means = [np.empty(resamples) for _ in groups]
+    for start in range(0, resamples, _CHUNK):
+        size = min(_CHUNK, resamples - start)
+        digits = generator.multinomial(total, occurrences / total, size)  # [size, kinds]
+        for part, target in zip(parts, means, strict=True):
+            count = len(part)
+            seeds = generator.multinomial(count, np.full(count, 1 / count), size)  # [size, seeds]
+            target[start : start + size] = ((seeds @ part) * digits).sum(axis=1) / (count * total)
+    return means
+
+
+def _percentiles(figures: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    assert 0 < confidence < 1
+    low, high = np.quantile(figures, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

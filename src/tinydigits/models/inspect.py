@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tinydigits.errors import ModelError
+from tinydigits.models.footprint import FormatBytes, activation_bytes, weight_bytes
 from tinydigits.models.registry import Claim, Figure, canonical_name, model_claim
 from tinydigits.models.trace import BATCH, Call, Field, Operation, Pair, Window, trace
 
@@ -103,12 +104,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything `tinydigits inspect` shows."""
+    """Everything `tinydigits inspect` shows. `weight_bytes` and `activation_bytes`: see footprint.py."""
 
     model: str
     input_shape: tuple[int, ...]
     parameters: int
     macs: int
+    weight_bytes: FormatBytes
+    activation_bytes: FormatBytes
     memory: Memory
     layers: tuple[Layer, ...]
     structure: Structure
@@ -127,6 +130,8 @@ class Inspection:
             "input_shape": self.input_shape,
             "parameters": self.parameters,
             "macs": self.macs,
+            "weight_bytes": asdict(self.weight_bytes),
+            "activation_bytes": asdict(self.activation_bytes),
             "memory": {**asdict(self.memory), "total_bytes": self.memory.total_bytes},
             "layers": [asdict(layer) for layer in self.layers],
             "structure": asdict(self.structure),
@@ -152,7 +157,7 @@ def inspect_model(model: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), 
     # deepcopy leaves weights, running statistics, hooks and mode of the caller's network alone
     network = copy.deepcopy(model).to("cpu", torch.float32)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # the CPU's alone: torch.manual_seed would reach a GPU's, unrestored
         try:
             events = trace(network.eval(), torch.randn(BATCH, *input_shape))
             behaviour = _behaviour(network, input_shape)
@@ -174,6 +179,8 @@ def inspect_model(model: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), 
         input_shape=input_shape,
         parameters=parameters,
         macs=sum(layer.macs for layer in layers),
+        weight_bytes=weight_bytes(operations),
+        activation_bytes=activation_bytes(operations),
         memory=memory,
         layers=layers,
         structure=_structure(operations, behaviour),
@@ -268,7 +275,7 @@ def _behaviour(network: nn.Module, input_shape: tuple[int, ...]) -> _Behaviour:
     def batch_matters(training: bool) -> bool:
         results = []
         for batch in (images, others):
-            torch.manual_seed(1)  # the same noise for both, in a fresh copy each
+            torch.default_generator.manual_seed(1)  # the same noise for both, in a fresh copy each
             results.append(output(training)(batch)[0])
         return _differ(*results)
 

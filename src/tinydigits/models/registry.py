@@ -1,7 +1,6 @@
 """One registry of everything that can stand where a model is asked for: the zoo, and a user's own `net.py:Net`."""
 
 import contextlib
-import difflib
 import fnmatch
 import hashlib
 import importlib
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from tinydigits.errors import ModelError, UnknownModelError
+from tinydigits.settings import nearest
 
 Builder = Callable[..., nn.Module]
 Build = TypeVar("Build", bound=Builder)
@@ -136,7 +136,7 @@ def canonical_name(name: str) -> str:
     if name.endswith(".py"):
         raise UnknownModelError(f"{name}: name the class or function in it too, after a colon, as in {name}:Net.")
     raise UnknownModelError(
-        f"{name!r} is no model of the zoo. {_nearest(dashed, list(_zoo()))} `tinydigits models` lists them all; "
+        f"{name!r} is no model of the zoo. {nearest(dashed, list(_zoo()))} `tinydigits models` lists them all; "
         f"your own is named as net.py:Net."
     )
 
@@ -162,11 +162,6 @@ def _is_path(name: str) -> bool:
     return ".py:" in name
 
 
-def _nearest(name: str, names: list[str]) -> str:
-    found = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(found)}?" if found else f"There are {', '.join(names)}."
-
-
 def _users_model(name: str) -> nn.Module:
     """Import the user's file, call what they name, and check what it gives."""
     file, _, attribute = name.rpartition(":")
@@ -180,7 +175,7 @@ def _users_model(name: str) -> nn.Module:
         build = getattr(module, attribute, None)
         if build is None:
             names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-            hint = _nearest(attribute, names) if names else "It defines no class or function."
+            hint = nearest(attribute, names) if names else "It defines no class or function."
             raise ModelError(f"{name}: {file} has no {attribute!r}. {hint}")
         if isinstance(build, nn.Module) or not callable(build):
             raise ModelError(f"{name}: {attribute} is neither a class nor a function. Name one that makes the network.")

@@ -24,6 +24,7 @@ _SILENT = {
     "view", "_unsafe_view", "t", "transpose", "permute", "unsqueeze", "squeeze", "expand", "slice", "select", "clone",
     "detach", "alias", "empty_like", "_to_copy", "copy_",
 }  # fmt: skip
+_ELEMENTWISE = {"native_batch_norm", "cudnn_batch_norm", "native_dropout", "_prelu_kernel", "hardswish"}  # not tagged
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,23 @@ class Coverage:
     is_global: bool
 
 
+@dataclass(frozen=True)
+class Buffer:
+    """Memory that holds an activation: views and results written in place share it. `elements` of one example."""
+
+    address: int
+    elements: int
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The learned factor of a convolution or a product: `weights` numbers that make `outputs` channels or features."""
+
+    address: int
+    weights: int
+    outputs: int
+
+
 @dataclass(frozen=True, eq=False)
 class Operation:
     """One operation on data that stems from the network's input. Shapes are without the batch."""
@@ -87,6 +105,10 @@ class Operation:
     coverage: Coverage | None
     map_shape: Pair  # positions that its input holds, as (height, width)
     silent: bool  # moves data, computes nothing
+    elementwise: bool  # could overwrite its input
+    inputs: tuple[Buffer, ...]
+    output: Buffer
+    kernel: Kernel | None  # None: nothing learned is multiplied
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +186,20 @@ class _Tracer(TorchDispatchMode):
         learned = tuple(p for t in tensors if id(t) not in self._states for p in self._origins.get(id(t), ()))
         if result is not None and data:
             self._note(func, args, kwargs, data, learned, result)
+            self._note_parts(output, result)
         elif result is not None and learned:
             self._origins[id(result)] = learned  # a weight seen through t(), or computed from parameters
         return output
+
+    def _note_parts(self, output: Any, first: Tensor) -> None:
+        """What else an operation gives, such as the other parts of a split; they lie where the first does."""
+        state = self._states[id(first)]
+        for part in tree_leaves(output):
+            if isinstance(part, Tensor) and part.is_floating_point() and part.ndim == first.ndim and part is not first:
+                extent = _pair(part.shape[-2:]) if part.ndim == 4 else state.extent
+                source = part if state.source is first else None
+                chain: tuple[Any, ...] | None = () if source is part else None
+                self._states[id(part)] = replace(state, extent=extent, source=source, chain=chain)
 
     def _note(
         self, func: Any, args: Any, kwargs: Any, data: list[Tensor], learned: tuple[nn.Parameter, ...], result: Tensor
@@ -201,11 +234,22 @@ class _Tracer(TorchDispatchMode):
             coverage=coverage,
             map_shape=before.extent,
             silent=name in _SILENT,
+            elementwise=torch.Tag.pointwise in func.tags or name in _ELEMENTWISE,
+            inputs=tuple(dict.fromkeys(map(_buffer, data))),
+            output=_buffer(result),
+            kernel=self._kernel(name, args, result) if macs else None,
         )
         if self._calls:
             self._calls[-1].append(operation)
         else:
             self.events.append(operation)
+
+    def _kernel(self, name: str, args: Any, result: Tensor) -> Kernel:
+        if name == "convolution":
+            return Kernel(args[1].data_ptr(), args[1].numel(), result.shape[1])
+        left, right = args[_MATRIX_PRODUCTS[name] :][:2]
+        factor = left if id(left) in self._origins else right
+        return Kernel(factor.data_ptr(), factor.numel(), factor.numel() // left.shape[-1])
 
 
 def _follow(
@@ -326,6 +370,11 @@ def _coverage(state: _State, result: Tensor) -> Coverage | None:
     answer = torch.cat(answers)
     alike = bool(answer[0] > 0 and torch.allclose(answer, answer[0], rtol=1e-3, atol=0))
     return Coverage(int((answer != 0).sum()), positions, is_global=alike)
+
+
+def _buffer(tensor: Tensor) -> Buffer:
+    storage = tensor.untyped_storage()
+    return Buffer(storage.data_ptr(), storage.nbytes() // tensor.element_size() // BATCH)
 
 
 def _first_tensor(tree: Any) -> Tensor | None:

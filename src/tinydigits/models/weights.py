@@ -9,6 +9,7 @@ import hashlib
 import importlib.resources
 import json
 import math
+import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,9 @@ class Card:
     """What belongs to weights. Networks take (x / 255 − `mean`) / `deviation`.
 
     `accuracy` in [0, 1] is the last epoch's, None if nothing was scored; `chosen` is a sentence on how these weights
-    were chosen. `parameters` and `weights_sha256` are filled in by `save_weights`.
+    were chosen. `calibration`, fitted on held-out digits, holds at least `temperature`, by which logits are divided,
+    and `threshold`: a picture whose highest logit is below it is no digit; None if nothing was fitted. `study` says how
+    a study of several seeds of the same came out. `parameters` and `weights_sha256` are filled in by `save_weights`.
     """
 
     model: str
@@ -49,6 +52,8 @@ class Card:
     chosen: str
     command: str
     environment: dict[str, Any]
+    calibration: dict[str, Any] | None = None
+    study: dict[str, Any] | None = None
     parameters: int = 0
     weights_sha256: str = ""
     schema: int = SCHEMA
@@ -209,15 +214,33 @@ def _card_fault(document: Any) -> str | None:
     hints = typing.get_type_hints(Card)
     if odd := sorted(set(hints) ^ set(document)):
         return f"{', '.join(odd)} {'is' if len(odd) == 1 else 'are'} missing or unknown"
-    for key, hint in hints.items():
-        value = document[key]
-        number = float | int if hint is float else float | int | None if hint == float | None else None
-        if isinstance(value, bool) or not isinstance(value, number or typing.get_origin(hint) or hint):
+    for key, value in document.items():
+        if isinstance(value, bool) or not isinstance(value, _json_types(hints[key])):
             return f"{key} is {value!r}"
         if isinstance(value, float) and not math.isfinite(value):
             return f"{key} is {value}"
     if document["deviation"] <= 0:
         return f"deviation is {document['deviation']}, and digits are divided by it"
+    return _calibration_fault(document["calibration"])
+
+
+def _json_types(hint: Any) -> tuple[type, ...]:
+    """What a value with this type hint may be after it went through JSON, where 1.0 may stand as 1."""
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    plain = tuple(typing.get_origin(member) or member for member in members)
+    return (*plain, int) if float in plain else plain
+
+
+def _calibration_fault(calibration: dict[str, Any] | None) -> str | None:
+    """What keeps a calibration from being used; None: nothing does."""
+    if calibration is None:
+        return None
+    for key in ("temperature", "threshold"):
+        value = calibration.get(key)
+        if isinstance(value, bool) or not isinstance(value, float | int) or not math.isfinite(value):
+            return f"calibration.{key} is {value!r}"
+    if calibration["temperature"] <= 0:
+        return f"calibration.temperature is {calibration['temperature']}, and logits are divided by it"
     return None
 
 

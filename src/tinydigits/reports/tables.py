@@ -120,3 +120,26 @@ def mistakes_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             Text(row["disputed"] or "", style="yellow"),
         )
     return table
+
+
+def study_table(study: Mapping[str, Any]) -> Table:
+    """The runs of a study, seed by seed, and what they come to."""
+    table = Table("seed", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("final epoch", "mean of last three", "best on test (optimistic)", "time"):
+        table.add_column(heading, justify="right")
+    for run in study["runs"]:
+        row = [percent(run[key]) for key in ("accuracy", "accuracy_last3", "accuracy_best")]
+        table.add_row(str(run["seed"]), *row, duration(run["time_seconds"]))
+    table.add_section()
+    for label, key in (("mean", "mean"), ("sd", "sd"), ("95 % lower bound", "lower_bound")):
+        table.add_row(label, *(percent(study[of][key], 3) for of in ("final", "last3")), "", "")
+    return table
+
+
+def clause_table(clauses: Sequence[Mapping[str, Any]]) -> Table:
+    """A budget's clauses, each with its verdict and the sentence that explains it."""
+    styles = {"met": "green", "plausible": "yellow", "failed": "bold red", "not judged": "dim"}
+    table = Table("verdict", "clause", box=box.SIMPLE_HEAD, pad_edge=False)
+    for clause in clauses:
+        table.add_row(Text(clause["verdict"], style=styles[clause["verdict"]]), Text(clause["sentence"]))
+    return table

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from tinydigits.data.augment import augment
-from tinydigits.data.dataset import Dataset
-from tinydigits.data.normalise import pixel_statistics
+from tinydigits.data.dataset import Dataset, DigitData
+from tinydigits.data.normalise import normalise_tensor, pixel_statistics
 from tinydigits.data.sources import load_dataset
 from tinydigits.errors import ConfigError, RunError
+from tinydigits.evaluation.predictions import predict_logits
 from tinydigits.evaluation.statistics import wilson_interval
+from tinydigits.models.budget import Budget, accuracy_clause, budget_of, overall, refuse, structural_clauses, wording
+from tinydigits.models.inspect import Inspection, inspect_model
 from tinydigits.models.registry import canonical_name, create_model, model_claim
 from tinydigits.models.weights import Card, save_weights
 from tinydigits.storage import write_json
 from tinydigits.training.checkpoint import load_state, save_state
-from tinydigits.training.claim import judge_claim
 from tinydigits.training.config import RunConfig
 from tinydigits.training.loop import Digits, Epoch, Step, TrainingState, averaged_weights, fit, start_state
 from tinydigits.training.rundir import (
@@ -31,6 +33,7 @@ from tinydigits.training.rundir import (
     environment,
     open_run_directory,
     rewind_batches,
+    save_predictions,
     write_metrics,
 )
 
@@ -45,10 +48,13 @@ class Run:
     train: Digits
     judge: Digits
     data_name: str
-    data_sha256: str
+    data_sha256: str  # of the training digits, held-out ones included
+    judge_sha256: str
     notice: str | None  # why `auto` gave other digits than MNIST
     mean: float
     deviation: float
+    budget: Budget | None  # that was asked for
+    inspection: Inspection | None  # where there is a budget or a claim to judge
     logged: int = 0  # batches of the current epoch that stand in batches.jsonl already
 
     @property
@@ -57,25 +63,31 @@ class Run:
         return sum(p.numel() for p in self.state.model.parameters())
 
 
-def train(config: RunConfig, out: Path | None = None) -> dict[str, Any]:
-    """Train to the end and return the result, as it stands in `result.json`.
+def train(config: RunConfig, out: Path | None = None, budget: Budget | None = None) -> dict[str, Any]:
+    """Train to the end and return the result, as it stands in `result.json`; it is judged by `budget`.
 
     Raises:
+        BudgetError: the network or its training is over the budget; nothing is trained or written.
         TinydigitsError: whatever a user can cause, as a sentence.
     """
-    run = start_run(config, out)
+    run = start_run(config, out, budget=budget)
     for _ in run_epochs(run):
         pass
     return finish_run(run)
 
 
-def start_run(config: RunConfig, out: Path | None = None) -> Run:
-    """Load the digits, build the network, make the directory. Nothing is left behind when that fails."""
-    return _prepare(config, None, out)
+def start_run(
+    config: RunConfig, out: Path | None = None, data: DigitData | None = None, budget: Budget | None = None
+) -> Run:
+    """Load the digits (unless they are given), build the network, make the directory.
+
+    Nothing is left behind when that fails, or when the network is over the budget.
+    """
+    return _prepare(config, data, None, out, budget)
 
 
-def resume_run(path: Path) -> Run:
-    """Go on with an unfinished run.
+def resume_run(path: Path, data: DigitData | None = None, budget: Budget | None = None) -> Run:
+    """Go on with an unfinished run, with the digits that its config names (or these, loaded before).
 
     Raises:
         RunError: it is no run directory, it is finished, or its data is no longer the same.
@@ -83,7 +95,7 @@ def resume_run(path: Path) -> Run:
     directory, config = open_run_directory(path)
     if directory.result.exists():
         raise RunError(f"{path} is finished: result.json is there. Start another run with `tinydigits train`.")
-    return _prepare(config, directory, None)
+    return _prepare(config, data, directory, None, budget)
 
 
 def run_epochs(run: Run) -> Iterator[Step | Epoch]:
@@ -106,14 +118,17 @@ def finish_run(run: Run) -> dict[str, Any]:
     """Write weights, card and result; returns the result."""
     config, epochs = run.config, run.state.epochs
     accuracies = [epoch.accuracy for epoch in epochs]
+    inputs = normalise_tensor(run.judge.images, run.mean, run.deviation)
     with averaged_weights(run.state):
         save_weights(run.directory.weights, run.state.model, _card(run))
+        save_predictions(run.directory, predict_logits(run.state.model, inputs), run.judge.labels)
     total = len(run.judge.labels)
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "model": config.model,
         "data": run.data_name,
         "data_sha256": run.data_sha256,
+        "judge_sha256": run.judge_sha256,
         "notice": run.notice,
         "protocol": config.protocol,
         "recipe": config.recipe.name,
@@ -128,17 +143,41 @@ def finish_run(run: Run) -> dict[str, Any]:
         "images_per_second": round(sum(e.images_per_second for e in epochs) / len(epochs), 1),
         "run_dir": str(run.directory.path),
     }
-    claim = model_claim(config.model)
-    result["verdict"] = claim and judge_claim(
-        claim,
-        parameters=run.parameters,
-        epochs=len(epochs),
-        accuracy=accuracies[-1],
-        data=run.data_name,
-        protocol=config.protocol,
-    )
+    result["budget"] = run.budget.name if run.budget else None
+    result["verdict"] = _verdict(run, result)
     write_json(run.directory.result, result)
     return result
+
+
+def _verdict(run: Run, result: dict[str, Any]) -> dict[str, Any] | None:
+    """What this one run says of the budget that was asked for, else of its model's own claim; None: there is neither.
+
+    One run can refute an accuracy, and keep every other clause. It cannot prove an accuracy: that takes three seeds.
+    """
+    budget = run.budget or _claimed(run.config.model)
+    if budget is None or run.inspection is None:
+        return None
+    accuracy = accuracy_clause(
+        budget,
+        mean=result["accuracy" if budget.accuracy_of == "final" else "accuracy_last3"],
+        lower_bound=None,
+        n=1,
+        data=run.data_name,
+        protocol=run.config.protocol,
+    )
+    clauses = structural_clauses(budget, run.inspection, result["epochs"]) + ((accuracy,) if accuracy else ())
+    verdict = overall(clauses)
+    return {
+        "claim": wording(budget),
+        "verdict": verdict,
+        "reason": "; ".join(clause.sentence for clause in clauses if clause.verdict == verdict),
+        "clauses": [asdict(clause) for clause in clauses],
+    }
+
+
+def _claimed(model: str) -> Budget | None:
+    claim = model_claim(model)
+    return budget_of(claim) if claim else None
 
 
 def preview_augmentation(run: Run, variants: int = 8) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -168,14 +207,24 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _prepare(config: RunConfig, directory: RunDirectory | None, out: Path | None) -> Run:
+def _prepare(
+    config: RunConfig,
+    data: DigitData | None,
+    directory: RunDirectory | None,
+    out: Path | None,
+    budget: Budget | None,
+) -> Run:
     device = choose_device(config.device)
     threads = config.threads or os.cpu_count() or 1
     config = replace(config, model=canonical_name(config.model), device=device.type, threads=threads)
     torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
-    model = create_model(config.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data = load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
+    model = create_model(config.model)
+    inspection = inspect_model(model, name=config.model) if budget or _claimed(config.model) else None
+    if budget and inspection:
+        refuse(budget, inspection, config.recipe.epochs)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = data or load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
     train, judge = data.split(config.protocol)
     mean, deviation = pixel_statistics(data.train)
     train_digits = _to_device(train, device)
@@ -190,9 +239,12 @@ def _prepare(config: RunConfig, directory: RunDirectory | None, out: Path | None
         judge=_to_device(judge, device),
         data_name=data.name,
         data_sha256=data.train.sha256,
+        judge_sha256=judge.sha256,
         notice=data.notice,
         mean=mean,
         deviation=deviation,
+        budget=budget,
+        inspection=inspection,
     )
     if resumed:
         _restore(run)

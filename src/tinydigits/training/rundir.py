@@ -10,7 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from safetensors.torch import save
+from torch import Tensor
 
 from tinydigits.errors import RunError, StorageError
 from tinydigits.storage import append_line, make_directory, write_bytes, write_json
@@ -26,7 +32,8 @@ class RunDirectory:
     config.json           the whole RunConfig                        environment.json   versions, processor, threads
     metrics.jsonl         a line an epoch                            batches.jsonl      a line a batch
     state.safetensors     all that is needed to resume
-    model.safetensors     the weights, and model.json, their card    result.json        the summary, written last
+    model.safetensors     the weights, and model.json, their card    predictions.safetensors   of the judging digits
+    result.json           the summary, written last
     """
 
     path: Path
@@ -42,6 +49,10 @@ class RunDirectory:
     @property
     def result(self) -> Path:  # noqa: D102
         return self.path / "result.json"
+
+    @property
+    def predictions(self) -> Path:  # noqa: D102
+        return self.path / "predictions.safetensors"
 
     @property
     def metrics(self) -> Path:  # noqa: D102
@@ -117,6 +128,25 @@ def rewind_batches(directory: RunDirectory, step: int) -> None:
         write_bytes(directory.batches, "".join(lines).encode())
 
 
+def save_predictions(directory: RunDirectory, logits: Tensor, labels: Tensor) -> None:
+    """Write logits float32 [N, 10] and labels uint8 [N] of the judging digits, in their order."""
+    tensors = {"logits": logits.float().cpu().contiguous(), "labels": labels.to("cpu", torch.uint8)}
+    write_bytes(directory.predictions, save(tensors))
+
+
+def load_predictions(directory: RunDirectory) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Logits [N, 10] and labels [N] of the judging digits.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        tensors = load_file(directory.predictions)
+        return tensors["logits"], tensors["labels"]
+    except (SafetensorError, OSError, KeyError) as error:
+        raise RunError(f"{directory.predictions} cannot be read: {error}. Train the run anew.") from error
+
+
 def environment() -> dict[str, Any]:
     """Versions, processor and threads: what a figure has to be read with."""
     packages = ("tinydigits", "torch", "numpy", "pillow", "safetensors", "scikit-learn", "scipy")
@@ -132,6 +162,11 @@ def environment() -> dict[str, Any]:
     }
 
 
+def file_stem(name: str) -> str:
+    """A model's or data set's name as part of a directory's name: `dir/net.py:Net` becomes `net-py-Net`."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", Path(name).name).strip("-")
+
+
 def _processor() -> str:
     try:
         match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
@@ -142,7 +177,7 @@ def _processor() -> str:
 
 def _claim_numbered(parent: Path, model: str) -> Path:
     """Make and return the next free `<parent>/<model>-<number>`; safe against other processes doing the same."""
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(model).name).strip("-")
+    stem = file_stem(model)
     taken = [int(m[1]) for p in parent.glob(f"{stem}-*") if (m := re.fullmatch(rf"{re.escape(stem)}-(\d+)", p.name))]
     number = max(taken, default=0)
     while True:

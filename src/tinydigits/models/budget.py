@@ -1,0 +1,367 @@
+"""A budget: what a network may cost, what it must reach, how it must be built; judged clause by clause.
+
+The shipped budgets are the TOML files in `budgets/`; a user's own is such a file too.
+"""
+
+import importlib.resources
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tinydigits.errors import BudgetError, ConfigError, RunError
+from tinydigits.models.inspect import Inspection
+from tinydigits.models.registry import Claim
+from tinydigits.settings import between, build, nearest, one_of, read_settings
+
+Verdict = Literal["met", "plausible", "failed", "not judged"]
+
+NUMBER_FORMATS = ("float32", "int8")
+ACCURACIES = ("final", "last3")
+SEEDS_TO_PROVE = 3  # a lower bound of a mean takes as many runs
+_LAST = 3  # epochs that `last3` is the mean of
+_OR = " or "
+
+# The fact in words; what a network shows that has it, and one that has not.
+_FACTS = {
+    "batch_norm": (
+        "batch norm",
+        "in training, the output for one digit depends on the other digits of its batch",
+        "in training, the output for one digit does not depend on the other digits of its batch",
+    ),
+    "dropout": (
+        "dropout",
+        "in training, two passes over the same digits differ",
+        "in training, two passes over the same digits do not differ",
+    ),
+    "global_pooling": (
+        "global pooling",
+        "a pool sees the whole of the last map",
+        "no pool sees the whole of the last map",
+    ),
+    "single_linear_head": (
+        "a single linear head",
+        "the only fully connected layer is the last that learns",
+        "there is not exactly one fully connected layer, or another layer learns after it",
+    ),
+    "hidden_linear": (
+        "a hidden linear layer",
+        "another layer learns after a fully connected one",
+        "no layer learns after a fully connected one",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits that a network and its training have to keep; None: no limit. All limits are inclusive.
+
+    `dataset` is what the accuracy is about. `max_weight_bytes` and `max_activation_bytes` are in `number_format`, as
+    footprint.py defines them. The accuracy, in [0, 1], is at least `min_accuracy`, or above it if `strict_accuracy`;
+    it is that of the last epoch (`final`) or the mean of the last three (`last3`), on the test digits. `require` and
+    `forbid` name facts of `models.inspect.Structure`; an entry of `require` may offer a choice, such as
+    “global_pooling or single_linear_head”.
+
+    Raises:
+        ConfigError: a limit is out of its range, a fact is unknown, or no network can satisfy all of it.
+    """
+
+    name: str
+    dataset: str = "mnist"
+    max_parameters: int | None = None
+    max_epochs: int | None = None
+    max_macs: int | None = None
+    max_weight_bytes: int | None = None
+    max_activation_bytes: int | None = None
+    number_format: Literal["float32", "int8"] = "float32"
+    min_accuracy: float | None = None
+    strict_accuracy: bool = False
+    accuracy_of: Literal["final", "last3"] = "final"
+    require: tuple[str, ...] = ()
+    forbid: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        here = f"budget {self.name}: "
+        if self.dataset not in ("mnist", "optdigits") and not self.dataset.startswith("folder:"):
+            raise ConfigError(f"{here}dataset = {self.dataset!r}: it is mnist, optdigits or folder:PATH.")
+        one_of(f"{here}number_format", self.number_format, NUMBER_FORMATS)
+        one_of(f"{here}accuracy_of", self.accuracy_of, ACCURACIES)
+        limits = {key: value for key, value in vars(self).items() if key.startswith("max_") and value is not None}
+        for key, limit in limits.items():
+            if limit < 1:
+                raise ConfigError(f"{here}{key} = {limit:,}: it is at least 1; leave it out for no limit.")
+        if not limits and self.min_accuracy is None and not self.require and not self.forbid:
+            raise ConfigError(f"{here}it limits nothing. Give it a clause, such as max_parameters = 10_000.")
+        self._check_accuracy(here)
+        self._check_structure(here)
+
+    def _check_accuracy(self, here: str) -> None:
+        if self.min_accuracy is None:
+            if self.strict_accuracy or self.accuracy_of != "final":
+                raise ConfigError(f"{here}strict_accuracy and accuracy_of say how min_accuracy is meant. Add it.")
+            return
+        between(f"{here}min_accuracy", self.min_accuracy, 0, 1)
+        if self.strict_accuracy and self.min_accuracy == 1:
+            raise ConfigError(f"{here}no accuracy lies above min_accuracy = 1. Lower it, or drop strict_accuracy.")
+        if self.accuracy_of == "last3" and self.max_epochs is not None and self.max_epochs < _LAST:
+            raise ConfigError(
+                f'{here}max_epochs = {self.max_epochs} and accuracy_of = "last3" contradict each other: a mean of the '
+                f"last {_LAST} epochs takes at least {_LAST}. Raise the one, or drop the other."
+            )
+
+    def _check_structure(self, here: str) -> None:
+        for fact in (*(fact for entry in self.require for fact in entry.split(_OR)), *self.forbid):
+            if fact not in _FACTS:
+                raise ConfigError(f"{here}{fact!r} is no structural fact. {nearest(fact, _FACTS)}")
+        allowed = [set(entry.split(_OR)) - set(self.forbid) for entry in self.require]
+        for entry, left in zip(self.require, allowed, strict=True):
+            if not left:
+                raise ConfigError(f"{here}{_words(entry)} is both required and forbidden. Drop one of the two.")
+        if {"single_linear_head"} in allowed and {"hidden_linear"} in allowed:
+            raise ConfigError(
+                f"{here}a network with a hidden linear layer has no single linear head; both are required. Drop one."
+            )
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One clause of a budget, judged. `sentence`: figure, limit, and how far the one is from the other.
+
+    For a structural clause `limit` is “required” or “forbidden”, and `value` whether the network is so.
+    """
+
+    clause: str
+    limit: float | str
+    value: float
+    verdict: Verdict
+    sentence: str
+
+
+def load_budget(name_or_path: str) -> Budget:
+    """A shipped budget by its name, or a user's own by the path of its `.toml` file, named after the file by default.
+
+    Raises:
+        ConfigError: there is none of that name, or the file is not a valid budget.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+    else:
+        name = name_or_path.replace("_", "-")
+        if name not in list_budgets():
+            remedy = nearest(name, list_budgets())
+            raise ConfigError(f"budget {name_or_path!r} is unknown. {remedy} Your own is named as a .toml file.")
+        path = _shipped() / f"{name}.toml"
+    return build(Budget, {"name": path.stem, **read_settings(path)}, str(path))
+
+
+def list_budgets() -> list[str]:
+    """Names of the shipped budgets."""
+    return sorted(path.stem for path in _shipped().glob("*.toml"))
+
+
+def budget_of(claim: Claim) -> Budget | None:
+    """What is claimed of a model, as a budget; None where no accuracy is claimed."""
+    if claim.accuracy is None:
+        return None
+    return Budget(
+        name=claim.source or "goal",
+        max_parameters=claim.parameters,
+        max_epochs=claim.epochs,
+        min_accuracy=claim.accuracy,
+        strict_accuracy=(claim.wording or "").startswith("over "),
+    )
+
+
+def structural_clauses(budget: Budget, inspection: Inspection, epochs: int | None) -> tuple[Clause, ...]:
+    """All that can be judged without training. Without `epochs`, clauses on their number are left out."""
+    figures = {
+        "parameters": inspection.parameters,
+        "epochs": epochs,
+        "macs": inspection.macs,
+        "weight_bytes": getattr(inspection.weight_bytes, budget.number_format),
+        "activation_bytes": getattr(inspection.activation_bytes, budget.number_format),
+    }
+    clauses = []
+    for name, unit in _units(budget).items():
+        figure, limit = figures[name], getattr(budget, f"max_{name}")
+        if limit is not None and figure is not None:
+            clauses.append(_limit_clause(name, figure, limit, unit))
+    if budget.accuracy_of == "last3" and epochs is not None and epochs < _LAST:
+        sentence = (
+            f"{_plural(epochs, 'epochs')}: the accuracy is the mean of the last {_LAST}, {_LAST - epochs} too few"
+        )
+        clauses.append(Clause("last3", _LAST, epochs, "failed", sentence))
+    facts = vars(inspection.structure)
+    clauses += [_fact_clause(entry, facts, required=True) for entry in budget.require]
+    clauses += [_fact_clause(entry, facts, required=False) for entry in budget.forbid]
+    return tuple(clauses)
+
+
+def accuracy_clause(
+    budget: Budget, *, mean: float, lower_bound: float | None, n: int, data: str, protocol: str
+) -> Clause | None:
+    """Judge the accuracy that `n` runs, each with its own seed, reached; None: the budget limits no accuracy.
+
+    `met`: three runs or more, and the lower bound of their mean reaches the target. `plausible`: the mean does, but
+    the bound does not, or there are fewer runs. `failed`: the mean does not. `not judged`: these are not the test
+    digits that the budget is about.
+
+    Args:
+        budget: The budget; its `accuracy_of` says which accuracy of a run `mean` and `lower_bound` must be made of.
+        mean: Mean accuracy of the runs, in [0, 1].
+        lower_bound: One-sided 95 % lower bound of that mean; None below three runs.
+        n: Number of runs.
+        data: Name of the digits that judged.
+        protocol: `tune` or `final`.
+
+    Raises:
+        RunError: the mean is not a number in [0, 1].
+    """
+    target = budget.min_accuracy
+    if target is None:
+        return None
+    if not 0 <= mean <= 1:
+        raise RunError(f"accuracy {mean}: it is a number from 0 to 1. The run is damaged; remove it and train again.")
+    verdict: Verdict
+    if n == 1:
+        figure = f"accuracy {_percent(mean)} in one run"
+    else:
+        figure = f"accuracy {_percent(mean)}, mean of {n} runs"
+    rule = _accuracy_rule(budget)
+    if data != budget.dataset or protocol != "final":
+        verdict = "not judged"
+        digits = f"held-out training digits of {data}" if protocol == "tune" else f"digits of {data}"
+        sentence = f"{figure}, judged by {digits}: the rule, {rule}, is about test digits of {_shown(budget.dataset)}"
+    elif not _reaches(mean, budget):
+        verdict = "failed"
+        sentence = f"{figure}, {rule}: {_points(mean, target)}"
+    elif n < SEEDS_TO_PROVE or lower_bound is None:
+        verdict = "plausible"
+        sentence = f"{figure}, {rule}: {_points(mean, target)}; a proof takes at least {SEEDS_TO_PROVE} seeds"
+    else:
+        verdict = "met" if _reaches(lower_bound, budget) else "plausible"
+        bound = f"its 95 % lower bound {_percent(lower_bound)}"
+        sentence = f"{figure}, {bound}, {rule}: the bound is {_points(lower_bound, target)}"
+        if verdict == "plausible":
+            sentence += f", the mean {_points(mean, target)}"
+    return Clause("accuracy", target, mean, verdict, sentence)
+
+
+def overall(clauses: Sequence[Clause]) -> Verdict:
+    """The verdict on the whole budget: that of its worst clause."""
+    order: tuple[Verdict, ...] = ("failed", "not judged", "plausible")
+    found = {clause.verdict for clause in clauses}
+    return next((verdict for verdict in order if verdict in found), "met")
+
+
+def refuse(budget: Budget, inspection: Inspection, epochs: int | None) -> None:
+    """Stop before any training if the network or its training is over the budget.
+
+    Raises:
+        BudgetError: naming each broken clause with its figure, its limit, and how far it is.
+    """
+    broken = [clause for clause in structural_clauses(budget, inspection, epochs) if clause.verdict == "failed"]
+    if broken:
+        sentences = "".join(f"\n  {clause.sentence}" for clause in broken)
+        raise BudgetError(
+            f"{inspection.model} does not keep the budget {budget.name}, so nothing was trained:{sentences}\n"
+            f"Change the network or its training, or name another budget."
+        )
+
+
+def wording(budget: Budget) -> str:
+    """The whole budget in words."""
+    parts = [*training_rules(budget)]
+    for name, unit in _units(budget).items():
+        limit = getattr(budget, f"max_{name}")
+        if limit is not None and name != "epochs":
+            parts.append(f"at most {limit:,} {unit}")
+    parts += [f"with {_words(entry)}" for entry in budget.require]
+    parts += [f"without {_words(entry)}" for entry in budget.forbid]
+    return ", ".join(parts)
+
+
+def training_rules(budget: Budget) -> list[str]:
+    """The rules that can only be judged after training, in words."""
+    rules = []
+    if budget.min_accuracy is not None:
+        rules.append(f"{_accuracy_rule(budget)} on {_shown(budget.dataset)}")
+    if budget.max_epochs is not None:
+        rules.append(f"at most {_plural(budget.max_epochs, 'epochs')}")
+    return rules
+
+
+def _shipped() -> Path:
+    return Path(str(importlib.resources.files("tinydigits") / "models" / "budgets"))
+
+
+def _units(budget: Budget) -> dict[str, str]:
+    """The limits that a budget may set on numbers, and what is counted."""
+    return {
+        "parameters": "parameters",
+        "epochs": "epochs",
+        "macs": "MACs",
+        "weight_bytes": f"bytes of weights ({budget.number_format})",
+        "activation_bytes": f"bytes of activations ({budget.number_format})",
+    }
+
+
+def _limit_clause(name: str, figure: int, limit: int, unit: str) -> Clause:
+    distance = f"{limit - figure:,} to spare" if figure < limit else "exactly that"
+    if figure > limit:
+        distance = f"{figure - limit:,} too many ({figure / limit - 1:.1%} over)".replace("%", " %")
+    sentence = f"{_plural(figure, unit)}, at most {limit:,}: {distance}"
+    return Clause(name, limit, figure, "met" if figure <= limit else "failed", sentence)
+
+
+def _fact_clause(entry: str, facts: Mapping[str, Any], *, required: bool) -> Clause:
+    alternatives = entry.split(_OR)
+    there = [fact for fact in alternatives if facts[fact]]
+    kept = bool(there) == required
+    rule = "required" if required else "forbidden"
+    shown = "; ".join(_FACTS[fact][1] for fact in there) or "; ".join(_FACTS[fact][2] for fact in alternatives)
+    state = f"{'and' if kept else 'but'} {'there' if there else 'absent'}"
+    sentence = f"{_words(entry)} {rule}, {state}: {shown}"
+    return Clause(entry, rule, bool(there), "met" if kept else "failed", sentence)
+
+
+def _reaches(accuracy: float, budget: Budget) -> bool:
+    """Compared after rounding: a mean of three times 0.994 may differ from 0.994 in its last bit."""
+    assert budget.min_accuracy is not None
+    difference = round(accuracy - budget.min_accuracy, 12)
+    return difference > 0 if budget.strict_accuracy else difference >= 0
+
+
+def _accuracy_rule(budget: Budget) -> str:
+    assert budget.min_accuracy is not None
+    mean = "" if budget.accuracy_of == "final" else f" as mean of the last {_LAST} epochs"
+    return f"{'above' if budget.strict_accuracy else 'at least'} {_percent(budget.min_accuracy)}{mean}"
+
+
+def _percent(share: float) -> str:
+    """With three decimals where two do not tell all: 99.40 %, 99.395 %."""
+    text = f"{100 * share:.3f}"
+    return f"{text.removesuffix('0')} %"
+
+
+def _points(accuracy: float, target: float) -> str:
+    """The distance from the target, in percentage points; never rounded to nothing."""
+    difference = round(100 * (accuracy - target), 10)
+    if difference == 0:
+        return "exactly there"
+    decimals = max(2, -math.floor(math.log10(abs(difference))))
+    figure = f"{abs(difference):.{decimals}f}"
+    return f"{figure} points {'above' if difference > 0 else 'short'}"
+
+
+def _words(entry: str) -> str:
+    return _OR.join(_FACTS[fact][0] for fact in entry.split(_OR))
+
+
+def _plural(count: int, unit: str) -> str:
+    return f"{count:,} {unit.removesuffix('s') if count == 1 else unit}"
+
+
+def _shown(dataset: str) -> str:
+    return "MNIST" if dataset == "mnist" else dataset

@@ -1,0 +1,1 @@
+"""Many runs of one question: the same jobs on several processes, and what they prove."""

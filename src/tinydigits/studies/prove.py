@@ -1,0 +1,269 @@
+"""A claim, many seeds, a verdict: train the same thing with several seeds and say what that proves.
+
+A study directory holds:
+
+    config.json     the RunConfig of all runs (their seeds aside)      runs/seed-000/ …   a run directory each
+    study.json      what came out, run by run and in all               twin/              the tune twin, if asked for
+    verdict.json    what that says of a budget, clause by clause
+    model.safetensors, model.json    seed 0's weights, and their card, which tells of the study
+"""
+
+import fcntl
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydigits.data.dataset import Dataset
+from tinydigits.data.normalise import normalise
+from tinydigits.errors import RunError, StorageError
+from tinydigits.evaluation.calibration import calibrate, evidence
+from tinydigits.evaluation.nondigits import nondigit_pictures, rejection_report
+from tinydigits.evaluation.predictions import predict_logits
+from tinydigits.evaluation.statistics import mean_lower_bound, two_way_bootstrap
+from tinydigits.models.budget import Budget, Clause, accuracy_clause, overall, structural_clauses
+from tinydigits.models.inspect import Inspection
+from tinydigits.models.weights import load_model, save_weights
+from tinydigits.storage import make_directory, write_json
+from tinydigits.studies.runners import Job
+from tinydigits.training.config import RunConfig, config_from_dict
+from tinydigits.training.rundir import RunDirectory, load_predictions
+
+SCHEMA = 1
+_FREE = ("seed", "data_dir", "threads")  # may differ from start to start: they say nothing of what is proved
+
+
+def run_directory(study: Path, seed: int) -> Path:
+    """Where the run of a seed lies."""
+    return study / "runs" / f"seed-{seed:03d}"
+
+
+@contextmanager
+def open_study(study: Path, config: RunConfig) -> Iterator[None]:
+    """Make the study's directory, or go on with it; nobody else may work on it meanwhile.
+
+    Raises:
+        RunError: it holds a study of something else, or another process is at work on it.
+        StorageError: it cannot be written to.
+    """
+    if not (study / "config.json").exists():
+        if not study.is_dir():
+            make_directory(study)
+        write_json(study / "config.json", {"schema": SCHEMA, **config.as_dict()})
+    else:
+        _refuse_difference(study / "config.json", config, f"{study} holds another study")
+    try:
+        lock = (study / ".lock").open("w")
+    except OSError as error:
+        raise StorageError(f"{study} could not be written: {(error.strerror or '').lower()}. Use --out.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(
+                f"{study} is being worked on by another process. Wait for it, or use another --out."
+            ) from error
+        yield
+
+
+def open_jobs(study: Path, config: RunConfig, seeds: Sequence[int], *, twin: bool) -> list[Job]:
+    """What is still to be trained. `twin` adds the tune twin: seed 0, trained without the held-out digits.
+
+    Raises:
+        RunError: a run in the directory differs from the study in anything but the seed.
+    """
+    wanted = [Job(replace(config, seed=seed), run_directory(study, seed)) for seed in seeds]
+    if twin:
+        wanted.append(Job(replace(config, seed=0, protocol="tune"), study / "twin"))
+    for job in wanted:
+        if (job.directory / "config.json").exists():
+            _refuse_difference(
+                job.directory / "config.json", job.config, f"{job.directory} does not belong to the study"
+            )
+    return [job for job in wanted if not (job.directory / "result.json").exists()]
+
+
+def collect(study: Path, config: RunConfig, seeds: Sequence[int], held_out: Dataset | None = None) -> dict[str, Any]:
+    """Read all runs, write `study.json` and the weights of seed 0 with a card that tells of the study.
+
+    Returns `study.json`. With `held_out`, the digits by which the tune twin was judged, temperature and rejection
+    threshold are fitted on the twin and carried over to the weights.
+
+    `interval` is for the accuracy on new digits of the same kind with new seeds: the two-way bootstrap over runs
+    and digits. `lower_bound` is the one-sided 95 % t bound of the mean over seeds on these digits, from 3 runs on.
+
+    Raises:
+        RunError: a run is missing or unreadable, its accuracy is no number, or it was judged by other digits.
+    """
+    results = [_read_result(run_directory(study, seed)) for seed in seeds]
+    first = results[0]
+    for key in ("data_sha256", "judge_sha256", "parameters"):
+        odd = [r["run_dir"] for r in results if r[key] != first[key]]
+        if odd:
+            raise RunError(f"{odd[0]} differs from the other runs in its {key}. Remove it, and prove again.")
+    right = correct_answers(study, seeds)
+    accuracies = [result["accuracy"] for result in results]
+    last3 = [result["accuracy_last3"] for result in results]
+    keys = ("seed", "accuracy", "accuracy_last3", "accuracy_best", "time_seconds")
+    document = {
+        "schema": SCHEMA,
+        "model": config.model,
+        "recipe": config.recipe.name,
+        "config": {key: value for key, value in config.as_dict().items() if key not in _FREE},
+        "parameters": first["parameters"],
+        "epochs": first["epochs"],
+        "data": first["data"],
+        "data_sha256": first["data_sha256"],
+        "judge_sha256": first["judge_sha256"],
+        "protocol": config.protocol,
+        "seeds": list(seeds),
+        "n": len(seeds),
+        "final": summarise(accuracies),
+        "last3": summarise(last3),
+        "interval": list(two_way_bootstrap(right)),
+        "runs": [{key: result[key] for key in keys} for result in results],
+        "calibration": _calibration(study, held_out) if held_out is not None else None,
+        "environment": json.loads((run_directory(study, seeds[0]) / "environment.json").read_text(encoding="utf-8")),
+    }
+    write_json(study / "study.json", document)
+    _release(study, document)
+    return document
+
+
+def _calibration(study: Path, held_out: Dataset) -> dict[str, Any]:
+    """Fitted on digits that neither trained the twin nor test; `rejected` is what seed 0 then makes of non-digits."""
+    calibration = calibrate(*load_predictions(RunDirectory(study / "twin")))
+    model, card = load_model(str(run_directory(study, 0)))
+
+    def score(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return evidence(predict_logits(model, normalise(images, card.mean, card.deviation)).numpy())
+
+    rejected = rejection_report(score, calibration.threshold, nondigit_pictures(held_out))
+    return {**calibration.as_dict(), "rejected": rejected}
+
+
+def _release(study: Path, document: Mapping[str, Any]) -> None:
+    """The weights that stand for the study: seed 0, fixed beforehand, not the best."""
+    model, card = load_model(str(run_directory(study, 0)))
+    facts = {key: document[key] for key in ("n", "seeds", "final", "last3", "interval")}
+    chosen = "seed 0 of the study, fixed beforehand; the last epoch"
+    card = replace(card, chosen=chosen, study=facts, calibration=document["calibration"])
+    save_weights(study / "model.safetensors", model, card)
+
+
+def judge(study: Path, document: Mapping[str, Any], budget: Budget | None, inspection: Inspection) -> dict[str, Any]:
+    """What a study says of a budget: writes `verdict.json` and returns it. Without a budget nothing is judged."""
+    of = budget.accuracy_of if budget else "final"
+    summary = document[of]
+    clauses: tuple[Clause, ...] = ()
+    if budget is not None:
+        accuracy = accuracy_clause(
+            budget,
+            mean=summary["mean"],
+            lower_bound=summary["lower_bound"],
+            n=document["n"],
+            data=document["data"],
+            protocol=document["protocol"],
+        )
+        clauses = (*structural_clauses(budget, inspection, document["epochs"]), *([accuracy] if accuracy else []))
+    verdict = {
+        "schema": SCHEMA,
+        "model": document["model"],
+        "recipe": document["recipe"],
+        "budget": budget.name if budget else None,
+        "n": document["n"],
+        "accuracy_of": of,
+        **summary,
+        "interval": document["interval"],
+        "verdict": overall(clauses) if budget else "not judged",
+        "clauses": [asdict(clause) for clause in clauses],
+        "study_dir": str(study),
+    }
+    verdict["line"] = _line(verdict)
+    write_json(study / "verdict.json", verdict)
+    return verdict
+
+
+def _line(verdict: Mapping[str, Any]) -> str:
+    """The verdict in one line, for a log."""
+    sd = f" ± {100 * verdict['sd']:.3f}" if verdict["sd"] is not None else ""
+    bound = f", lower bound {100 * verdict['lower_bound']:.3f} %" if verdict["lower_bound"] is not None else ""
+    what = "final epoch" if verdict["accuracy_of"] == "final" else "mean of the last three epochs"
+    figures = f"{what} {100 * verdict['mean']:.3f} %{sd} (n = {verdict['n']}{bound})"
+    judged = f"{verdict['budget']}: {verdict['verdict']}" if verdict["budget"] else "no budget"
+    return f"{verdict['model']}, {verdict['recipe']}: {figures}; {judged}"
+
+
+def summarise(accuracies: Sequence[float]) -> dict[str, float | None]:
+    """Mean, sample sd (None for one run), and the one-sided 95 % lower t bound of the mean (None below 3 runs)."""
+    if not np.isfinite(accuracies).all():
+        raise RunError(f"The accuracies {list(accuracies)} are not all numbers, so they have no mean.")
+    return {
+        "mean": statistics.mean(accuracies),
+        "sd": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        "lower_bound": mean_lower_bound(accuracies),
+    }
+
+
+def correct_answers(study: Path, seeds: Sequence[int]) -> NDArray[np.bool_]:
+    """Which run answers which judging digit right: [seeds, digits]."""
+    rows = []
+    for seed in seeds:
+        logits, labels = load_predictions(RunDirectory(run_directory(study, seed)))
+        rows.append(logits.argmax(axis=1) == labels)
+    return np.stack(rows)
+
+
+def read_study(study: Path) -> dict[str, Any]:
+    """A finished study's `study.json`.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    path = study / "study.json"
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if document["schema"] != SCHEMA:
+            raise RunError(f"{path} has schema {document['schema']}, this version reads {SCHEMA}. Prove it anew.")
+        return document
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{study} is no finished study: {path.name} in it cannot be read. Run `tinydigits prove`."
+        ) from error
+
+
+def _read_result(directory: Path) -> dict[str, Any]:
+    path = directory / "result.json"
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {**result, "run_dir": str(directory)}
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path} cannot be read: {error}. Remove {directory}, and prove again.") from error
+
+
+def _refuse_difference(path: Path, config: RunConfig, what: str) -> None:
+    """Compare a config on disk with the wanted one, setting by setting."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values.pop("schema")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise RunError(f"{path} cannot be read: {error}. Remove {path.parent}, or use another --out.") from error
+    there, wanted = _flat(config_from_dict(values, str(path)).as_dict()), _flat(config.as_dict())
+    free = _FREE if path.parent.name.startswith("seed-") is False else _FREE[1:]
+    odd = [key for key in wanted if there[key] != wanted[key] and key not in free]
+    if odd:
+        lines = ", ".join(f"{key} = {there[key]!r} there, {wanted[key]!r} wanted" for key in odd)
+        raise RunError(f"{what}: {lines}. Use another --out, or remove it.")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

@@ -1,0 +1,288 @@
+"""Runners, proofs and comparisons, on real processes and optdigits."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinydigits.cli.main import main
+from tinydigits.errors import RunError
+from tinydigits.studies.prove import collect, open_jobs, open_study, run_directory
+from tinydigits.studies.runners import Job, JobDone, JobEpoch, JobRepeated, run_local
+from tinydigits.training.config import RunConfig
+from tinydigits.training.recipes import get_recipe
+
+RECIPE = replace(get_recipe("fast"), epochs=2, batch_size=128)
+CONFIG = RunConfig("plain-9k", RECIPE, data="optdigits", threads=1, device="cpu")
+PROVE = ["prove", "plain-9k", "--data", "optdigits", "--epochs", "2", "--batch-size", "128"]
+
+
+def _timeless(document: dict[str, Any]) -> dict[str, Any]:
+    """A study without times and host."""
+    runs = [{key: value for key, value in run.items() if key != "time_seconds"} for run in document["runs"]]
+    return {**document, "runs": runs, "environment": None}
+
+
+def _study(path: Path) -> dict[str, Any]:
+    return _timeless(json.loads((path / "study.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def proved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of three seeds and the tune twin, undisturbed, by two workers."""
+    path = tmp_path_factory.mktemp("proved") / "study"
+    assert main([*PROVE, "--seeds", "3", "--twin", "--out", str(path), "--workers", "2", "--quiet"]) == 0
+    return path
+
+
+def test_a_study_leaves_its_evidence(proved: Path) -> None:
+    study = json.loads((proved / "study.json").read_text())
+    assert study["n"] == 3
+    assert study["seeds"] == [0, 1, 2]
+    assert [run["seed"] for run in study["runs"]] == [0, 1, 2]
+    accuracies = [run["accuracy"] for run in study["runs"]]
+    assert study["final"]["mean"] == pytest.approx(sum(accuracies) / 3)
+    assert study["final"]["lower_bound"] < study["final"]["mean"]
+    assert study["interval"][0] < study["final"]["mean"] < study["interval"][1]
+    assert study["calibration"]["temperature"] > 0
+    assert study["calibration"]["rejected"]["blank"] == 1
+    card = json.loads((proved / "model.json").read_text())
+    assert card["study"]["n"] == 3
+    assert card["seed"] == 0
+    assert (proved / "badge.svg").read_text().startswith("<svg")
+
+
+def test_without_a_budget_nothing_is_judged(proved: Path) -> None:
+    verdict = json.loads((proved / "verdict.json").read_text())
+    assert (verdict["budget"], verdict["verdict"], verdict["clauses"]) == (None, "not judged", [])
+
+
+def test_one_worker_gives_the_same_study(proved: Path, tmp_path: Path) -> None:
+    assert main([*PROVE, "--seeds", "3", "--twin", "--out", str(tmp_path / "study"), "--workers", "1", "--quiet"]) == 0
+    assert _study(tmp_path / "study") == _study(proved)
+
+
+def test_a_finished_study_is_judged_again_without_training(
+    proved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(proved, copy)
+    weights = (run_directory(copy, 0) / "model.safetensors").stat().st_mtime_ns
+    code = main(
+        [*PROVE, "--seeds", "3", "--out", str(copy), "--budget", "document-plain-9k", "--json", "--epochs", "2"]
+    )
+    captured = capsys.readouterr()
+    assert code == 1
+    assert "epochs" in captured.err  # 2 epochs are over that budget, so it is refused
+    assert main([*PROVE, "--seeds", "2", "--out", str(copy), "--json"]) == 0
+    captured = capsys.readouterr()
+    verdict = json.loads(captured.out)
+    assert {"model", "budget", "n", "mean", "sd", "lower_bound", "verdict", "clauses", "study_dir"} <= verdict.keys()
+    assert (verdict["n"], verdict["lower_bound"]) == (2, None)
+    assert "0 runs to train" in captured.err
+    assert (run_directory(copy, 0) / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_a_budget_for_mnist_is_not_judged_on_optdigits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        *PROVE[:4],
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--budget",
+        "document-plain-9k",
+        "--out",
+        str(tmp_path / "s"),
+    ]
+    assert main([*command, "--json", "--quiet"]) == 1
+    assert json.loads(capsys.readouterr().out)["verdict"] == "not judged"
+
+
+def test_what_breaks_the_budget_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prove", "plain-9k", "--budget", "era-s6", "--seeds", "3", "--out", str(tmp_path / "s")]) == 1
+    captured = capsys.readouterr()
+    assert "batch norm" in captured.err
+    assert "dropout" in captured.err
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--seeds", "0"], "--seeds 0: it is at least 1"),
+        (["--workers", "0"], "--workers 0: it is at least 1"),
+        (["--learning-rate", "0.5"], "recipe.optimizer.learning_rate = 0.01 there, 0.5 wanted"),
+        (["--protocol", "tune"], "protocol = 'final' there, 'tune' wanted"),
+        (["--budget", "era-s8"], "era-s7"),
+    ],
+    ids=lambda a: " ".join(a) if isinstance(a, list) else "",
+)
+def test_bad_input_is_a_sentence(
+    proved: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert main([*PROVE, "--out", str(proved), *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_run_of_another_study_is_named_and_refused(proved: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(proved, copy)
+    config = run_directory(copy, 1) / "config.json"
+    config.write_text(config.read_text().replace('"batch_size": 128', '"batch_size": 64'))
+    with pytest.raises(
+        RunError, match=r"seed-001 does not belong to the study: recipe.batch_size = 64 there, 128 wanted"
+    ):
+        open_jobs(copy, CONFIG, range(3), twin=False)
+
+
+def test_an_accuracy_that_is_no_number_is_a_sentence(proved: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(proved, copy)
+    result = run_directory(copy, 2) / "result.json"
+    values = json.loads(result.read_text())
+    result.write_text(json.dumps({**values, "accuracy": float("nan")}))
+    with pytest.raises(RunError, match="not all numbers"):
+        collect(copy, CONFIG, range(3))
+
+
+def test_two_processes_do_not_share_a_study(tmp_path: Path) -> None:
+    with (
+        open_study(tmp_path / "s", CONFIG),
+        pytest.raises(RunError, match="another process"),
+        open_study(tmp_path / "s", CONFIG),
+    ):
+        pass
+
+
+def _children(process: int) -> list[int]:
+    """The worker processes of a process, by /proc."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if entry.name.isdigit() and int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) == process:
+                found.append(int(entry.name))
+    return found
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finding worker processes takes /proc")
+
+
+def _jobs(path: Path, count: int, epochs: int) -> list[Job]:
+    config = replace(CONFIG, recipe=replace(RECIPE, epochs=epochs))
+    return [Job(replace(config, seed=seed), run_directory(path, seed)) for seed in range(count)]
+
+
+def _killing(events: Iterator[Any], times: int) -> Iterator[Any]:
+    """Kill one worker after the first epoch it tells of, `times` times."""
+    for event in events:
+        yield event
+        if isinstance(event, JobEpoch) and times:
+            workers = [
+                child
+                for child in _children(os.getpid())
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+            ]
+            os.kill(workers[0], signal.SIGKILL)
+            times -= 1
+
+
+@needs_proc
+def test_a_killed_worker_is_replaced_and_its_run_ends_the_same(proved: Path, tmp_path: Path) -> None:
+    jobs = open_jobs(tmp_path / "s", CONFIG, range(1), twin=False)
+    with open_study(tmp_path / "s", CONFIG):
+        events = list(_killing(run_local(jobs, 1), times=1))
+    assert sum(isinstance(event, JobRepeated) for event in events) == 1
+    done = next(event for event in events if isinstance(event, JobDone))
+    assert done.result["accuracy"] == _study(proved)["runs"][0]["accuracy"]
+
+
+@needs_proc
+def test_a_run_that_loses_its_worker_twice_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="lost its process 2 times"):
+        list(_killing(run_local(_jobs(tmp_path, 1, epochs=50), 1), times=2))
+
+
+def test_a_run_that_diverges_is_reported_and_the_others_stay(tmp_path: Path) -> None:
+    wild = replace(CONFIG, recipe=replace(RECIPE, optimizer=replace(RECIPE.optimizer, name="sgd", learning_rate=1e12)))
+    jobs = [Job(CONFIG, tmp_path / "good"), Job(wild, tmp_path / "wild")]
+    with pytest.raises(RunError, match=r"wild failed\. The loss is nan"):
+        list(run_local(jobs, 1))
+    assert (tmp_path / "good" / "result.json").exists()
+
+
+def test_a_full_disk_is_reported_and_finished_runs_stay(small_disk: Path) -> None:
+    jobs = [Job(replace(CONFIG, seed=seed), run_directory(small_disk / "s", seed)) for seed in range(3)]
+    with pytest.raises(RunError, match="the disk is full"):
+        list(run_local(jobs, 1))
+    assert (run_directory(small_disk / "s", 0) / "result.json").exists()
+
+
+@needs_proc
+@pytest.mark.parametrize("moments", [[3.0, 6.0], pytest.param([2.0, 4.5, 5.0, 5.5, 6.0, 7.0], marks=pytest.mark.slow)])
+def test_a_study_killed_whole_and_started_again_is_the_same_study(
+    proved: Path, tmp_path: Path, moments: list[float]
+) -> None:
+    command = [sys.executable, "-m", "tinydigits", *PROVE, "--seeds", "3", "--twin", "--out", str(tmp_path / "study")]
+    for seconds in moments:
+        with subprocess.Popen([*command, "--quiet"]) as process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=seconds)
+            workers = _children(process.pid)
+            process.kill()
+        deadline = time.monotonic() + 10
+        while any(Path(f"/proc/{worker}").exists() for worker in workers):
+            assert time.monotonic() < deadline, "a worker outlives its parent"
+            time.sleep(0.05)
+    subprocess.run([*command, "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    assert _study(tmp_path / "study") == _study(proved)
+
+
+def test_studies_are_compared_on_the_same_digits(
+    proved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    assert main([*PROVE[:4], "--epochs", "1", "--seeds", "3", "--out", str(other), "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(other), str(proved), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    means = [json.loads((path / "study.json").read_text())["final"]["mean"] for path in (other, proved)]
+    assert document["difference"] == pytest.approx(means[0] - means[1])
+    assert document["interval"][0] <= document["difference"] <= document["interval"][1]
+    assert main(["compare", str(other), str(proved)]) == 0
+    assert "95 % interval" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda path: (path / "study.json").unlink(), "no finished study"),
+        (lambda path: (path / "study.json").write_text("{"), "no finished study"),
+        (lambda path: _rewrite(path, judge_sha256="other", data="mnist"), "these are different digits"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    proved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], sentence: str
+) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(proved, copy)
+    damage(copy)
+    assert main(["compare", str(proved), str(copy)]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def _rewrite(path: Path, **changes: str) -> None:
+    file = path / "study.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
