@@ -114,7 +114,7 @@ def _announce(training: "Run", console: "Console") -> None:
         f"{config.model}, {training.parameters:,} parameters, on {counts[0]:,} digits of {training.data_name}, "
         f"judged by {counts[1]:,} {judged}",
         f"recipe {recipe.name}: {recipe.epochs} epochs, batch {recipe.batch_size}; seed {config.seed}; "
-        f"{config.device}, {config.threads} threads; into {training.directory.path}",
+        f"{config.device}, {config.threads} thread{'s' * (config.threads != 1)}; into {training.directory.path}",
     )
     console.print(*lines, sep="\n", markup=False, soft_wrap=True)
 

@@ -144,8 +144,8 @@ def _calibration(study: Path, held_out: Dataset) -> dict[str, Any]:
     def score(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         return evidence(predict_logits(model, normalise(images, card.mean, card.deviation)).numpy())
 
-    rejected = rejection_report(score, calibration.threshold, nondigit_pictures(held_out))
-    return {**calibration.as_dict(), "rejected": rejected}
+    shares = rejection_report(score, calibration.threshold, nondigit_pictures(held_out))
+    return {**calibration.as_dict(), "rejected": {kind: round(share, 4) for kind, share in shares.items()}}
 
 
 def _release(study: Path, document: Mapping[str, Any]) -> None:

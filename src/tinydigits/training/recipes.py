@@ -1,6 +1,7 @@
 """Named recipes: each is a function whose docstring is a claim, with the command that checks it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from fnmatch import fnmatch
 
 from tinydigits.data.augment import Augmentation
@@ -50,15 +51,8 @@ def fast() -> Recipe:
 @recipe
 def era() -> Recipe:
     """Ours, for the course's budgets: as `fast`, 15 epochs, the last three not augmented, EMA of the weights."""
-    return Recipe(
-        name="era",
-        epochs=15,
-        batch_size=128,
-        optimizer=Optimizer("adamw", learning_rate=0.01, weight_decay=0.01),
-        schedule=Schedule("one_cycle", warmup=0.25, final=0.001),
-        augmentation=Augmentation(rotation_degrees=10, shift_pixels=2, scale=0.1, shear_degrees=5, off_epochs=3),
-        ema_decay=0.998,
-    )
+    base = fast()
+    return replace(base, name="era", epochs=15, augmentation=replace(base.augmentation, off_epochs=3), ema_decay=0.998)
 
 
 @recipe

@@ -294,7 +294,7 @@ def _card(run: Run) -> Card:
 def _command(config: RunConfig) -> str:
     recipe = f"--recipe {config.recipe.name} --epochs {config.recipe.epochs}"
     digits = f"--data {config.data} --protocol {config.protocol}"
-    return f"tinydigits train {config.model} {recipe} {digits} --seed {config.seed}"
+    return f"tinydigits train {config.model} {recipe} {digits} --seed {config.seed} --threads {config.threads}"
 
 
 def _to_device(dataset: Dataset, device: torch.device) -> Digits:
