@@ -115,8 +115,10 @@ def plain_9k_first_epoch() -> list[dict[str, Any]]:
 
 
 def against_loader() -> list[dict[str, Any]]:
-    """One epoch of ours against a plain DataLoader loop: same network, batch, augmentation; two threads each."""
-    torch.set_num_threads(2)
+    """One epoch of ours against a plain DataLoader loop: same network, batch, augmentation.
+
+    Each with its default: one thread for ours, one per core for PyTorch's.
+    """
     train = load_dataset("mnist").train
     contenders: dict[str, Callable[[], float]] = {
         "tinydigits": lambda: _our_epoch(train),
@@ -166,6 +168,7 @@ def _accuracies(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _our_epoch(train: Dataset) -> float:
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     recipe = replace(get_recipe("fast"), epochs=1)
     model = create_model("tiny-10k").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -179,6 +182,7 @@ def _our_epoch(train: Dataset) -> float:
 
 def _loader_epoch(train: Dataset, workers: int) -> float:
     """What tutorials show: a Dataset that opens one picture at a time, a DataLoader, an eager loop."""
+    torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
     recipe = get_recipe("fast")
     model = create_model("tiny-10k").train()

@@ -40,7 +40,7 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """--device and --threads; None when they are left out."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where to compute (default: auto)")
-    parser.add_argument("--threads", metavar="N", type=int, help="threads on the CPU (default: one per core)")
+    parser.add_argument("--threads", metavar="N", type=int, help="threads on the CPU (default: 1)")
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:

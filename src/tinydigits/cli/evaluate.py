@@ -84,10 +84,10 @@ def _prepare_device(arguments: argparse.Namespace) -> "torch.device":
 
     from tinydigits.training.run import choose_device
 
-    if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise ConfigError(f"--threads {arguments.threads}: it is at least 1; leave it out for one per core.")
-        torch.set_num_threads(arguments.threads)
+    threads = 1 if arguments.threads is None else arguments.threads
+    if threads < 1:
+        raise ConfigError(f"--threads {threads}: it is at least 1.")
+    torch.set_num_threads(threads)
     return choose_device(arguments.device or "auto")
 
 

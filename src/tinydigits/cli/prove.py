@@ -63,9 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     seeds = range(arguments.seeds)
     with open_study(study, config):
         jobs = open_jobs(study, config, seeds, twin=arguments.twin)
-        console.print(
-            f"{config.model}, recipe {config.recipe.name}: {len(jobs)} runs to train, in {study}", markup=False
-        )
+        sentence = f"{config.model}, recipe {config.recipe.name}: {len(jobs)} runs to train, in {study}"
+        console.print(sentence, markup=False, soft_wrap=True)
         _watch(jobs, arguments.workers, console)
         document = collect(study, config, seeds, held_out)
         verdict = judge(study, document, budget, inspection)

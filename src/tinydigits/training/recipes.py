@@ -37,7 +37,11 @@ def get_recipe(name: str) -> Recipe:
 
 @recipe
 def fast() -> Recipe:
-    """Ours, for every network of the zoo: one cycle of AdamW, mild affine augmentation, 10 epochs."""
+    """Ours, for every network of the zoo: one cycle of AdamW, mild augmentation that ends before the last epochs.
+
+    `tinydigits prove tiny-10k --recipe fast --seeds 3 --twin --data mnist` on two cores of an AMD EPYC, a thread a run:
+    99.563 ± 0.015 % (n = 3), 115 s a run when both cores train (results/proofs/tiny-10k-fast.json).
+    """
     return Recipe(
         name="fast",
         epochs=10,
@@ -50,7 +54,12 @@ def fast() -> Recipe:
 
 @recipe
 def era() -> Recipe:
-    """Ours, for the course's budgets: as `fast`, 15 epochs, the last three not augmented, EMA of the weights."""
+    """Ours, for the course's budgets: as `fast`, 15 epochs, the last three not augmented, EMA of the weights.
+
+    `tinydigits prove era-8k --recipe era --seeds 5 --twin --data mnist` on two cores of an AMD EPYC, a thread a run:
+    99.548 ± 0.038 %, mean of the last three epochs 99.544 ± 0.036 % (n = 5), about 200 s a run
+    (results/proofs/era-8k-era.json).
+    """
     base = fast()
     return replace(base, name="era", epochs=15, augmentation=replace(base.augmentation, off_epochs=3), ema_decay=0.998)
 

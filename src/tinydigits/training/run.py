@@ -1,6 +1,5 @@
 """One run from its config to its directory: prepare, train epoch by epoch, finish; resume in between."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -215,9 +214,8 @@ def _prepare(
     budget: Budget | None,
 ) -> Run:
     device = choose_device(config.device)
-    threads = config.threads or os.cpu_count() or 1
-    config = replace(config, model=canonical_name(config.model), device=device.type, threads=threads)
-    torch.set_num_threads(threads)
+    config = replace(config, model=canonical_name(config.model), device=device.type)
+    torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     model = create_model(config.model)
     inspection = inspect_model(model, name=config.model) if budget or _claimed(config.model) else None
