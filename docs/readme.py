@@ -15,7 +15,8 @@ from typing import Any
 from benchmarks.measure import fill
 from tinydigits.data.sources import load_dataset
 from tinydigits.evaluation.statistics import wilson_interval
-from tinydigits.models.registry import model_claim
+from tinydigits.models.registry import list_models, model_claim
+from tinydigits.models.weights import load_card, packaged_weights
 from tinydigits.reports.plots import digit_gallery
 
 ROOT = Path(__file__).parent.parent
@@ -34,10 +35,11 @@ def main() -> None:
             "figures": _figures_table(),
             "proof": _lucky_seed(),
             "verdicts": _verdict_table(),
+            "rejected": _rejection_table(),
         }
         run = Path(parent) / "runs" / "tiny-10k-001"
         _capture(["evaluate", str(run)], Path(parent))
-        for name in ("curve.png", "augmentation.png", "mistakes.png", "confusion.png"):
+        for name in ("curve.png", "mistakes.png"):
             shutil.copy(run / name, PICTURES / name)
     test = load_dataset("mnist").test
     rows = [[i for i, label in enumerate(test.labels) if label == digit][:4] for digit in range(10)]
@@ -118,6 +120,23 @@ def _verdict_table() -> str:
                 f"| {100 * verdict['lower_bound']:.3f} % | {verdict['verdict']} |"
             )
     rows += ["", "Made by `make proofs`; kept in [results/proofs](results/proofs)."]
+    return "\n".join(rows)
+
+
+def _rejection_table() -> str:
+    """What the shipped networks make of pictures that are no digits, at their card's threshold."""
+    cards = {model: load_card(path) for model in list_models() if (path := packaged_weights(model))}
+    fitted = {model: card.calibration for model, card in cards.items() if card.calibration}
+    kinds = list(next(iter(fitted.values()))["rejected"])
+    rows = [
+        f"| rejected as no digit | {' | '.join(f'`{model}`' for model in fitted)} |",
+        "|---|" + "--:|" * len(fitted),
+    ]
+    for kind in kinds:
+        shares = " | ".join(f"{100 * calibration['rejected'][kind]:.0f} %" for calibration in fitted.values())
+        rows.append(f"| {kind.replace('_', ' ')} | {shares} |")
+    for key, label in (("ece_before", "calibration error (ECE)"), ("ece_after", "the same, after the temperature")):
+        rows.append(f"| {label} | {' | '.join(f'{100 * c[key]:.2f} points' for c in fitted.values())} |")
     return "\n".join(rows)
 
 

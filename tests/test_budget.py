@@ -294,6 +294,16 @@ def test_a_claim_is_a_budget_too() -> None:
     assert wording(tiny) == "at least 99.40 % on MNIST, at most 10 epochs, at most 10,000 parameters"
     assert wording(bottleneck) == "above 99.40 % on MNIST, at most 14 epochs, at most 9,962 parameters"
     assert budget_of(Claim(parameters=5)) is None
+    strict = budget_of(Claim(accuracy=0.99, strict=True, wording="more than 99 %"))
+    assert strict is not None
+    assert strict.strict_accuracy
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [(700_000, "not judged"), (600_000, "failed")])
+def test_macs_are_not_judged_where_some_are_not_counted(plain: Inspection, limit: int, verdict: Verdict) -> None:
+    (clause,) = structural_clauses(Budget("mine", max_macs=limit), replace(plain, macs_complete=False), None)
+    assert clause.verdict == verdict
+    assert verdict == "failed" or "is not counted" in clause.sentence
 
 
 def test_the_wording_of_a_budget_tells_all_of_it() -> None:
@@ -448,7 +458,7 @@ def test_train_judges_its_one_run(
     assert (result["budget"], result["verdict"]["verdict"]) == ("mine", verdict)
     assert reason in result["verdict"]["reason"]
     shown = capsys.readouterr().out
-    assert f"Budget mine ({result['verdict']['claim']}): {verdict}. " in shown
+    assert f"Budget mine ({result['verdict']['claim']}): {verdict}" in shown
     assert ("tinydigits prove plain-9k --budget mine.toml" in shown) == (verdict == "plausible")
 
 

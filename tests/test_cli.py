@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import re
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tinydigits.cli.main import COMMANDS, main
+from tinydigits.data.sources import load_dataset
+from tinydigits.errors import DataNotFoundError
 from tinydigits.training.config import RunConfig, config_from_dict
 
 SMALL = ["--data", "optdigits", "--epochs", "1", "--threads", "1"]
@@ -26,7 +29,11 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
     text = capsys.readouterr().out
     assert stop.value.code == 0
     assert f"tinydigits {command}".strip() in text
-    assert not command or re.search(rf"^ +tinydigits {command}", text, re.MULTILINE), "no example"
+    assert re.search(rf"^Example:\n  tinydigits {command}", text, re.MULTILINE), "no example"
+    if command in ("", "models", "inspect", "evaluate", "data"):
+        module = importlib.import_module(f"tinydigits.cli.{command or 'main'}")
+        assert module.__doc__ is not None
+        assert max(map(len, module.__doc__.splitlines())) <= 79
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +49,7 @@ def test_no_command_shows_the_help_and_is_wrong_usage(capsys: pytest.CaptureFixt
 
 
 def test_train_json_is_one_document_with_the_agreed_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "plain_9k", *SMALL, "--seed", "3", "--json"]) == 0
+    assert main(["train", "plain_9k", *SMALL, "--recipe", "documented-bottleneck-9k", "--seed", "3", "--json"]) == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     keys = {
@@ -55,6 +62,42 @@ def test_train_json_is_one_document_with_the_agreed_keys(tmp_path: Path, capsys:
     assert re.search(r"^epoch 1/1  loss \d.*test.*images/s  0:00 left$", captured.err, re.MULTILINE)
     files = {path.name for path in (tmp_path / result["run_dir"]).iterdir()}
     assert {"curve.png", "augmentation.png", "config.json", "result.json", "model.safetensors"} <= files
+
+
+LOUD = """
+import torch
+print("import")
+class Net(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(784, 10)
+    def forward(self, x):
+        print("forward")
+        return super().forward(x.flatten(1))
+"""
+
+
+def test_what_a_users_network_prints_stays_off_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.py").write_text(LOUD)
+    for arguments in (
+        ["inspect", "net.py:Net"],
+        ["train", "net.py:Net", *SMALL, "--out", "run"],
+        ["evaluate", "run", "--data", "optdigits"],
+    ):
+        assert main([*arguments, "--json"]) == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["model"] == "net.py:Net"
+        assert {"import", "forward"} <= set(captured.err.splitlines())
+
+
+def test_the_python_api_takes_a_directory_as_text(tmp_path: Path) -> None:
+    with pytest.raises(DataNotFoundError, match=re.escape(str(tmp_path))):
+        load_dataset("mnist", str(tmp_path))
+
+
+def test_a_setting_where_a_table_belongs_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "flat.toml").write_text('[recipe]\nname = "x"\nepochs = 1\nbatch_size = 8\noptimizer = "sgd"\n')
+    assert main(["train", "--config", "flat.toml", "--learning-rate", "0.1"]) == 2
+    assert "optimizer" in capsys.readouterr().err
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,6 +128,7 @@ def test_a_config_file_is_taken_and_flags_go_before_it(tmp_path: Path) -> None:
     assert (config.seed, config.data, config.recipe.name) == (8, "optdigits", "documented-plain-9k")
     assert config.recipe.optimizer.learning_rate == 0.02
     assert config.recipe.batch_size == 64
+    assert not (tmp_path / "runs/plain-9k-001/augmentation.png").exists()
 
 
 @pytest.mark.parametrize(

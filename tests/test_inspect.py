@@ -4,6 +4,7 @@ import argparse
 import copy
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -342,6 +343,62 @@ def test_an_input_that_is_too_small_is_a_sentence() -> None:
         inspect_model(create_model("plain-9k"), (1, 9, 9), "plain-9k")
 
 
+@pytest.mark.parametrize(("statement", "said"), [("{}['rate']", "KeyError: 'rate'"), ("assert False", "AssertionErr")])
+def test_whatever_a_forward_raises_is_a_sentence(statement: str, said: str) -> None:
+    def between(_network: nn.Module, x: Tensor) -> Tensor:
+        exec(statement)
+        return pooled(x)
+
+    with pytest.raises(ModelError, match=f"Functional cannot take an input of 1×28×28: {said}"):
+        inspect_between(between)
+
+
+def test_a_network_that_cannot_be_copied_is_a_sentence() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    model.seen = model(torch.zeros(2, 1, 28, 28))  # no leaf of the graph: deepcopy refuses it
+    with pytest.raises(ModelError, match="Sequential cannot take an input"):
+        inspect_model(model)
+
+
+class Bilinear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.product = nn.Bilinear(784, 784, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        result: Tensor = self.product(x, x)
+        return result
+
+
+def test_learned_weights_whose_macs_are_not_counted_are_found() -> None:
+    inspection = inspect_model(Bilinear())
+    assert not inspection.macs_complete
+    assert inspection.findings[0] == (
+        "Layer 1: Bilinear uses learned weights in an operation whose MACs are not counted."
+    )
+
+
+class Attentive(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 28))
+        self.layer = nn.TransformerEncoder(nn.TransformerEncoderLayer(28, 4, 32, batch_first=True), 1)
+        self.head = nn.Linear(28, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(len(x), -1, -1), x.squeeze(1)], 1)  # [N, 29, 28]
+        result: Tensor = self.head(self.layer(x)[:, 0])
+        return result
+
+
+def test_the_products_of_attention_are_counted() -> None:
+    inspection = inspect_model(Attentive())
+    assert inspection.macs == 29 * (28 * 84 + 28 * 28 + 28 * 32 + 32 * 28) + 28 * 10
+    assert inspection.macs_complete
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_other_input_sizes_are_counted() -> None:
     inspection = inspect_model(create_model("blocks-19k", in_channels=3), (3, 32, 40))
     assert inspection.layers[0].output_shape == (16, 32, 40)
@@ -355,19 +412,34 @@ def command(name: str, *words: str) -> int:
     return int(module.run(parser.parse_args(words)))
 
 
-def test_inspect_prints_its_json_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("net.py").write_text(
-        "import torch\nprint('import')\nclass Net(torch.nn.Linear):\n"
-        "  def __init__(self):\n    super().__init__(784, 10)\n"
-        "  def forward(self, x):\n    print(x.shape)\n    return super().forward(x.flatten(1))\n"
-    )
-    assert command("inspect", "net.py:Net", "--json") == 0
+def test_inspect_prints_the_agreed_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("inspect", "plain-9k", "--json") == 0
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert {"model", "parameters", "macs", "memory", "layers", "documented", "budget"} <= set(document)
-    assert (document["model"], document["parameters"], document["documented"]) == ("net.py:Net", 7850, None)
+    assert (document["model"], document["parameters"]) == ("plain-9k", 9_032)
+
+
+def test_names_of_layers_keep_their_end_on_a_narrow_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    Path("net.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "  stem = nn.ModuleDict({'a_rather_long_name': nn.ModuleDict({'of_first': nn.Flatten()})})\n"
+        "  class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "      super().__init__()\n"
+        "      self.stem, self.head = stem, nn.Linear(784, 10)\n"
+        "    def forward(self, x):\n"
+        "      return self.head(self.stem['a_rather_long_name']['of_first'](x))\n"
+        "  return Net()\n"
+    )
+    assert command("inspect", "net.py:make") == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^ *1  ….*of_first  Flatten", shown, re.MULTILINE), shown
+    assert "\nKiB: output in float32\n" in shown
 
 
 def test_inspect_shows_a_document_beside_the_recount(
@@ -392,7 +464,8 @@ def test_the_layer_table_keeps_its_figures_on_any_screen(
     assert any(line.split()[-1:] == ["98.0"] and "3,612,672" in line and "32×28×28" in line for line in lines)
 
 
-def test_models_lists_what_matches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_what_matches(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert command("models", "*_9k", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["model"], row["parameters"]) for row in rows] == [("bottleneck-9k", 9_962), ("plain-9k", 9_032)]
@@ -401,6 +474,8 @@ def test_models_lists_what_matches(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("models") == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in list_models())
+    assert "goal" in shown.splitlines()[1]
+    assert "…" not in shown
 
 
 def test_models_says_when_nothing_matches() -> None:

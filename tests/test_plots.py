@@ -241,3 +241,53 @@ def test_the_mistakes_table_says_what_reviewers_say() -> None:
     assert printed(tables.mistakes_table([row])).splitlines()[-2].split() == [
         "947", "8", "9", "98.8", "%", "reviewers", "say", "9",
     ]  # fmt: skip
+
+
+STUDY: dict[str, Any] = {
+    "data": "mnist",
+    "protocol": "final",
+    "epochs": 10,
+    "runs": [{"seed": 0, "accuracy": 0.994, "accuracy_last3": 0.9939, "accuracy_best": 0.995, "time_seconds": 185.2}],
+    "final": {"mean": 0.994, "sd": 0.00052, "lower_bound": 0.993},
+    "last3": {"mean": 0.9939, "sd": 0.00031, "lower_bound": None},
+}
+
+
+def test_the_table_of_a_study_names_the_digits_and_gives_the_sd_in_points() -> None:
+    lines = [" ".join(line.split()) for line in printed(tables.study_table(STUDY)).splitlines()]
+    assert lines[0] == "Accuracy on the test digits of mnist"
+    assert "0 99.40 % 99.39 % 99.50 % 3 min 05 s" in lines
+    assert "sd (points) 0.052 0.031" in lines
+    assert "95 % lower bound 99.300 % –" in lines
+
+
+def test_the_table_of_a_short_tuning_study_claims_neither_test_digits_nor_a_mean_of_three() -> None:
+    shown = printed(tables.study_table({**STUDY, "protocol": "tune", "epochs": 2}))
+    assert "Accuracy on the held-out digits of mnist" in shown
+    assert "best on held-out (optimistic)" in shown
+    assert "test" not in shown
+    assert "last three" not in shown
+    assert "0.031" not in shown
+
+
+def test_the_table_of_a_calibration_says_how_sure_and_what_is_rejected() -> None:
+    calibration = {
+        "temperature": 0.83,
+        "ece_before": 0.012,
+        "ece_after": 0.0031,
+        "threshold": 3.2,
+        "coverage": 0.9952,
+        "coverage_accuracy": {"1.0": 0.99, "0.995": 0.994},
+        "rejected": {"blank_paper": 1.0},
+    }
+    shown = rows("\n".join(printed(tables.calibration_table(calibration)).splitlines()[1:]))
+    assert shown == {
+        "temperature": "0.830",
+        "calibration error (ECE) before": "1.20 %",
+        "calibration error (ECE) after": "0.31 %",
+        'threshold of evidence for "no digit"': "3.200",
+        "coverage: digits that it keeps": "99.52 %",
+        "accuracy at coverage 100.0 %": "99.00 %",
+        "accuracy at coverage 99.5 %": "99.40 %",
+        "rejected: blank paper": "100.0 %",
+    }

@@ -1,5 +1,6 @@
 """Names, claims, and networks of the user's own."""
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from tinydigits.errors import ModelError, UnknownModelError, WeightsError
-from tinydigits.models.registry import canonical_name, create_model, list_models, model_claim, register
+from tinydigits.models.registry import canonical_name, code_sha256, create_model, list_models, model_claim, register
 
 GOOD = """
 import torch
@@ -97,6 +98,30 @@ def test_a_users_class_or_function_is_a_model(here: Path, attribute: str) -> Non
     assert model_claim(name) is None
 
 
+def test_the_code_of_a_users_network_has_a_hash_and_the_zoo_has_none(here: Path) -> None:
+    (here / "net.py").write_text(GOOD)
+    assert code_sha256("net.py:Net") == hashlib.sha256((here / "net.py").read_bytes()).hexdigest()
+    assert code_sha256("plain_9k") is None
+    with pytest.raises(ModelError, match=r"there is no file absent\.py"):
+        code_sha256("absent.py:Net")
+
+
+def test_trying_a_users_network_leaves_it_and_the_random_numbers_alone(here: Path) -> None:
+    (here / "net.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "  return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(784, 10), nn.BatchNorm1d(10))\n"
+    )
+    torch.manual_seed(0)
+    model = create_model("net.py:make")
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    nn.Linear(784, 10)
+    assert torch.equal(after, torch.rand(1))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert dict(model.named_buffers())["3.num_batches_tracked"] == 0
+
+
 def test_a_users_file_may_import_what_stands_beside_it_and_has_a_name_of_its_own(here: Path) -> None:
     (here / "beside_it.py").write_text("WIDTH = 784\n")
     (here / "random.py").write_text(
@@ -110,12 +135,8 @@ def test_a_users_file_may_import_what_stands_beside_it_and_has_a_name_of_its_own
     assert sys.path == before
 
 
-def test_what_the_users_file_prints_stays_off_stdout(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (here / "net.py").write_text("print('loud')\n" + GOOD)
-    create_model("net.py:Net")
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "loud" in captured.err
+def trainable(line: str) -> str:
+    return GOOD.replace("    def forward(self, x):\n", f"    def forward(self, x):\n        {line}\n")
 
 
 def net(forward: str) -> str:
@@ -142,6 +163,17 @@ def net(forward: str) -> str:
         (net("return x.flatten(1)"), "Net", r"gives \[2, 784\], and \[2, 10\] is needed"),
         (net("return [x]"), "Net", "gives a list"),
         (net("return x @ torch.zeros(3, 3)"), "Net", r"fails on an input \[2, 1, 28, 28\]: RuntimeError.*\(line 4\)"),
+        (net("return x.flatten(1)[:, :10]"), "Net", "no trainable parameter"),
+        (trainable("if self.training: return x, x"), "Net", "in training mode gives a tuple"),
+        (trainable("if self.training: return x.flatten(1)"), "Net", r"in training mode gives \[2, 784\]"),
+        (trainable("if self.training: assert x.sum() > 0"), "Net", r"in training mode: AssertionError: .*\(line 9\)"),
+        (trainable("if self.training: {}['rate']"), "Net", r"in training mode: KeyError: 'rate' \(line 9\)"),
+        (trainable("return self.head(x.flatten(1)).detach()"), "Net", "its backward pass fails: RuntimeError"),
+        (
+            GOOD.replace("784, 10)", "784, 10)\n        self.twice = 2 * self.head.weight"),
+            "Net",
+            "cannot be copied: Runtime",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_users_file_is_said_in_one_sentence(

@@ -14,7 +14,16 @@ from tinydigits.errors import ConfigError, RunError, StorageError
 from tinydigits.training.config import Recipe, RunConfig
 from tinydigits.training.loop import Epoch, Step
 from tinydigits.training.recipes import get_recipe
-from tinydigits.training.run import choose_device, finish_run, resume_run, run_epochs, save_run, start_run, train
+from tinydigits.training.run import (
+    _command,
+    choose_device,
+    finish_run,
+    resume_run,
+    run_epochs,
+    save_run,
+    start_run,
+    train,
+)
 from tinydigits.training.rundir import RunDirectory, load_predictions
 
 RECIPE = replace(get_recipe("fast"), epochs=3, batch_size=256, ema_decay=0.9)
@@ -140,7 +149,7 @@ def unfinished(undisturbed: Path, tmp_path: Path) -> Path:
         ("config.json", lambda b: b.replace(b'"batch_size": 256', b'"batch_size": 128'), "belongs to another run"),
         ("state.safetensors", lambda b: b[: len(b) // 2], "no saved state"),
         ("state.safetensors", lambda _: b"text", "no saved state"),
-        ("state.safetensors", lambda b: b.replace(b"data_sha256", b"data_sha265"), "no saved state"),
+        ("state.safetensors", lambda b: b.replace(b"identity", b"identify"), "no saved state"),
     ],
 )
 def test_a_damaged_run_is_a_sentence(unfinished: Path, file: str, damage: object, sentence: str) -> None:
@@ -155,7 +164,7 @@ def test_other_digits_than_at_the_start_are_refused(unfinished: Path) -> None:
     raw = state.read_bytes()
     known = json.loads((unfinished / "model.json").read_text())["data_sha256"].encode()
     state.write_bytes(raw.replace(known, b"0" * 64))
-    with pytest.raises(RunError, match="other digits than those found now"):
+    with pytest.raises(RunError, match="saved with other digits than found now"):
         resume_run(unfinished)
 
 
@@ -244,3 +253,82 @@ def test_steps_are_yielded_between_epochs(tmp_path: Path) -> None:
     kinds = [type(record) for record in run_epochs(start_run(CONFIG, tmp_path / "run"))]
     assert kinds.count(Epoch) == 3
     assert kinds.count(Step) == 15
+
+
+def _own_network(path: Path, lines: str) -> RunConfig:
+    path.write_text(
+        f"from torch import nn\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n{lines}"
+    )
+    return RunConfig(f"{path}:Net", Recipe("mine", epochs=2, batch_size=512), data="optdigits")
+
+
+LINEAR = """\
+        self.a = nn.Linear(784, 10)
+    def forward(self, x):
+        return self.a(x.flatten(1))
+"""
+TIED = """\
+        self.a = nn.Linear(784, 784)
+        self.b = self.a
+        self.c = nn.Linear(784, 10)
+    def forward(self, x):
+        return self.c(self.b(self.a(x.flatten(1))))
+"""
+
+
+def test_layers_that_share_weights_are_saved_and_resumed(tmp_path: Path) -> None:
+    config = _own_network(tmp_path / "net.py", TIED)
+    whole = train(config, tmp_path / "whole")
+    run = start_run(config, tmp_path / "run")
+    for record in run_epochs(run):
+        if isinstance(record, Epoch):
+            break
+    resumed = resume_run(tmp_path / "run")
+    for _ in run_epochs(resumed):
+        pass
+    finish_run(resumed)
+    assert whole["epochs"] == 2
+    assert _same_outcome(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_run_does_not_go_on_with_changed_code(tmp_path: Path) -> None:
+    config = _own_network(tmp_path / "net.py", LINEAR)
+    run = start_run(config, tmp_path / "run")
+    next(run_epochs(run))
+    save_run(run)
+    _own_network(tmp_path / "net.py", LINEAR.replace("self.a(x", "self.a(-x"))
+    with pytest.raises(RunError, match="other network's code than found now"):
+        resume_run(tmp_path / "run")
+
+
+def test_an_epoch_saved_twice_is_logged_once(tmp_path: Path) -> None:
+    run = start_run(CONFIG, tmp_path / "run")
+    for record in run_epochs(run):
+        if isinstance(record, Epoch):
+            save_run(run)  # Ctrl-C that comes while the epoch is scored
+    steps = [json.loads(line)["step"] for line in run.directory.batches.read_text().splitlines()]
+    assert steps == list(range(1, 19))
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        start_run(CONFIG, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "command"),
+    [
+        (get_recipe("fast"), "--recipe fast --epochs 10"),
+        (replace(get_recipe("fast"), epochs=3), "--recipe fast --epochs 3"),
+        (replace(get_recipe("fast"), batch_size=64), "with the recipe as it stands in this card"),
+        (replace(get_recipe("fast"), name="mine"), "with the recipe as it stands in this card"),
+    ],
+)
+def test_the_command_in_a_card_gives_the_same_weights_or_says_what_it_lacks(recipe: Recipe, command: str) -> None:
+    assert command in _command(RunConfig("plain-9k", recipe))
+    assert "--threads 1" in _command(RunConfig("plain-9k", recipe))

@@ -1,7 +1,10 @@
 """Runners, proofs and comparisons, on real processes and optdigits."""
 
 import contextlib
+import fcntl
+import io
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -14,10 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from tinydigits.cli import prove
 from tinydigits.cli.main import main
+from tinydigits.data.optdigits import load_optdigits
 from tinydigits.errors import RunError
-from tinydigits.studies.prove import collect, open_jobs, open_study, run_directory
+from tinydigits.models.budget import load_budget
+from tinydigits.models.inspect import inspect_model
+from tinydigits.models.registry import create_model
+from tinydigits.studies import runners
+from tinydigits.studies.prove import collect, judge, open_jobs, open_study, run_directory
 from tinydigits.studies.runners import Job, JobDone, JobEpoch, JobRepeated, run_local
 from tinydigits.training.config import RunConfig
 from tinydigits.training.recipes import get_recipe
@@ -56,6 +66,11 @@ def test_a_study_leaves_its_evidence(proved: Path) -> None:
     assert study["interval"][0] < study["final"]["mean"] < study["interval"][1]
     assert study["calibration"]["temperature"] > 0
     assert study["calibration"]["rejected"]["blank"] == 1
+    curve = study["calibration"]["coverage_accuracy"]
+    assert list(curve) == ["1.0", "0.999", "0.995", "0.99", "0.98", "0.95"]
+    twin = json.loads((proved / "twin" / "result.json").read_text())
+    assert curve["1.0"] == pytest.approx(twin["accuracy"])
+    assert curve["0.95"] >= curve["1.0"]
     card = json.loads((proved / "model.json").read_text())
     assert card["study"]["n"] == 3
     assert card["seed"] == 0
@@ -65,6 +80,35 @@ def test_a_study_leaves_its_evidence(proved: Path) -> None:
 def test_without_a_budget_nothing_is_judged(proved: Path) -> None:
     verdict = json.loads((proved / "verdict.json").read_text())
     assert (verdict["budget"], verdict["verdict"], verdict["clauses"]) == (None, "not judged", [])
+    assert (verdict["data"], verdict["protocol"], verdict["notice"]) == ("optdigits", "final", None)
+    assert "on the test digits of optdigits (n = 3" in verdict["line"]
+
+
+def test_the_interval_of_the_final_epochs_stands_beside_no_other_mean(proved: Path, tmp_path: Path) -> None:
+    document = json.loads((proved / "study.json").read_text())
+    budget = replace(load_budget("document-plain-9k"), max_epochs=3)
+    inspection = inspect_model(create_model("plain-9k"))
+    of_final = judge(tmp_path, document, replace(budget, accuracy_of="final"), inspection)
+    of_last3 = judge(tmp_path, document, replace(budget, accuracy_of="last3"), inspection)
+    assert (of_final["interval"], of_last3["interval"]) == (document["interval"], None)
+
+
+def test_a_fallback_is_said_loudly_and_stands_in_the_result(
+    proved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tinydigits.data import sources
+
+    monkeypatch.setattr(sources, "load_dataset", lambda *_: load_optdigits("MNIST cannot be had; these are optdigits."))
+    copy = tmp_path / "study"
+    shutil.copytree(proved, copy)
+    arguments = ["prove", "plain-9k", "--epochs", "2", "--batch-size", "128", "--seeds", "3", "--out", str(copy)]
+    assert main([*arguments, "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert "MNIST cannot be had" in captured.err
+    assert "Accuracy on the test digits of optdigits" in captured.out
+    assert "On new digits of this kind: " in captured.out
+    for name in ("study.json", "verdict.json"):
+        assert json.loads((copy / name).read_text())["notice"] == "MNIST cannot be had; these are optdigits."
 
 
 def test_one_worker_gives_the_same_study(proved: Path, tmp_path: Path) -> None:
@@ -86,9 +130,10 @@ def test_a_finished_study_is_judged_again_without_training(
     assert "epochs" in captured.err  # 2 epochs are over that budget, so it is refused
     assert main([*PROVE, "--seeds", "2", "--out", str(copy), "--json"]) == 0
     captured = capsys.readouterr()
+    assert "holds 3 finished runs, and all are judged" in captured.err  # n is not chosen by the result
     verdict = json.loads(captured.out)
     assert {"model", "budget", "n", "mean", "sd", "lower_bound", "verdict", "clauses", "study_dir"} <= verdict.keys()
-    assert (verdict["n"], verdict["lower_bound"]) == (2, None)
+    assert verdict["n"] == 3
     assert "0 runs to train" in captured.err
     assert (run_directory(copy, 0) / "model.safetensors").stat().st_mtime_ns == weights
 
@@ -106,7 +151,10 @@ def test_a_budget_for_mnist_is_not_judged_on_optdigits(tmp_path: Path, capsys: p
         str(tmp_path / "s"),
     ]
     assert main([*command, "--json", "--quiet"]) == 1
-    assert json.loads(capsys.readouterr().out)["verdict"] == "not judged"
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["verdict"] == "not judged"
+    assert "document-plain-9k: not judged: accuracy" in verdict["line"]
+    assert "is about test digits of MNIST" in verdict["line"]
 
 
 def test_what_breaks_the_budget_is_refused_before_anything_is_made(
@@ -148,6 +196,47 @@ def test_a_run_of_another_study_is_named_and_refused(proved: Path, tmp_path: Pat
         open_jobs(copy, CONFIG, range(3), twin=False)
 
 
+def test_a_twin_of_another_seed_is_refused(proved: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(proved, copy)
+    config = copy / "twin" / "config.json"
+    config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(RunError, match=r"twin does not belong to the study: seed = 1 there, 0 wanted"):
+        open_jobs(copy, CONFIG, range(3), twin=True)
+
+
+def test_a_run_directory_or_any_other_is_not_taken_for_a_study(proved: Path, tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(run_directory(proved, 0), run)
+    other.mkdir()
+    (other / "thesis.tex").touch()
+    for path in (run, other):
+        before = sorted(path.iterdir())
+        with pytest.raises(RunError, match="is not empty, and no study"), open_study(path, CONFIG):
+            pass
+        assert sorted(path.iterdir()) == before
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"accuracy": 0.5}'])
+def test_a_result_that_lacks_something_is_a_sentence(proved: Path, tmp_path: Path, text: str) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(proved, copy)
+    (run_directory(copy, 1) / "result.json").write_text(text)
+    with pytest.raises(RunError, match=r"result\.json cannot be read: it lacks .*Remove"):
+        collect(copy, CONFIG, range(3))
+
+
+def test_runs_of_a_network_whose_file_has_changed_are_refused(proved: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(proved, copy)
+    result = run_directory(copy, 1) / "result.json"
+    result.write_text(json.dumps({**json.loads(result.read_text()), "code_sha256": "other"}))
+    with pytest.raises(RunError, match="seed-001 differs from the other runs in its code_sha256"):
+        collect(copy, CONFIG, range(3))
+    with pytest.raises(RunError, match=r"seed-001: the file of plain-9k has changed since that run"):
+        open_jobs(copy, CONFIG, range(3), twin=False)
+
+
 def test_an_accuracy_that_is_no_number_is_a_sentence(proved: Path, tmp_path: Path) -> None:
     copy = tmp_path / "study"
     shutil.copytree(proved, copy)
@@ -158,13 +247,23 @@ def test_an_accuracy_that_is_no_number_is_a_sentence(proved: Path, tmp_path: Pat
         collect(copy, CONFIG, range(3))
 
 
-def test_two_processes_do_not_share_a_study(tmp_path: Path) -> None:
+@pytest.mark.parametrize("second", [CONFIG, replace(CONFIG, protocol="tune")], ids=["same", "other"])
+def test_two_processes_do_not_share_a_study(tmp_path: Path, second: RunConfig) -> None:
     with (
         open_study(tmp_path / "s", CONFIG),
         pytest.raises(RunError, match="another process"),
-        open_study(tmp_path / "s", CONFIG),
+        open_study(tmp_path / "s", second),
     ):
         pass
+
+
+def test_a_study_is_locked_before_its_config_is_written(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    with (tmp_path / "s" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="another process"), open_study(tmp_path / "s", CONFIG):
+            pass
+    assert not (tmp_path / "s" / "config.json").exists()
 
 
 def _children(process: int) -> list[int]:
@@ -213,6 +312,83 @@ def test_a_killed_worker_is_replaced_and_its_run_ends_the_same(proved: Path, tmp
 def test_a_run_that_loses_its_worker_twice_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="lost its process 2 times"):
         list(_killing(run_local(_jobs(tmp_path, 1, epochs=50), 1), times=2))
+
+
+def test_a_repeated_run_is_told_of_without_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "run_local", lambda *_: iter([JobRepeated(0)]))
+    screen = Console(file=io.StringIO(), width=80)
+    prove._watch(_jobs(tmp_path, 1, epochs=1), None, screen)
+    assert isinstance(screen.file, io.StringIO)
+    assert "seed-000: its process died; it goes on in another" in screen.file.getvalue()
+
+
+def test_the_table_of_runs_keeps_its_width_whatever_their_state() -> None:
+    row = {"run": "seed-000", "epoch": 10, "epochs": 100, "train_loss": 0.5, "accuracy": 0.994, "time_seconds": 100}
+    screen = Console(width=80)
+    states = ("training", "died, once more")
+    assert len({screen.measure(prove._table([{**row, "state": state}])).maximum for state in states}) == 1
+
+
+def test_a_worker_that_dies_between_two_runs_is_replaced(tmp_path: Path) -> None:
+    done = []
+    repeated = 0
+    for event in run_local(_jobs(tmp_path, 2, epochs=1), 1):
+        repeated += isinstance(event, JobRepeated)
+        if isinstance(event, JobDone):
+            done.append(event.job)
+            for worker in multiprocessing.active_children():
+                worker.kill()
+                worker.join()
+    assert (done, repeated) == ([0, 1], 1)
+
+
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(784, 10))
+
+    def forward(self, images):
+        {line}
+        return super().forward(images)
+"""
+
+
+def test_whatever_a_users_network_raises_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET.format(line="assert len(images) == 2, 'only two'"))
+    job = Job(replace(CONFIG, model=f"{tmp_path / 'net.py'}:Net"), tmp_path / "run")
+    with pytest.raises(RunError, match=r"run failed\. AssertionError: only two\. Mend that"):
+        list(run_local([job], 1))
+
+
+def test_what_a_users_network_prints_is_no_part_of_the_results(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.py").write_text(NET.format(line="print('forward', flush=True)"))
+    command = ["prove", f"{tmp_path / 'net.py'}:Net", *PROVE[2:4], "--epochs", "1", "--seeds", "1", "--json"]
+    assert main([*command, "--out", str(tmp_path / "s")]) == 0
+    captured = capfd.readouterr()
+    assert json.loads(captured.out)["n"] == 1
+    assert "forward" in captured.err
+    assert "1 run to train" in captured.err
+    assert "% after 1 epoch, " in captured.err
+
+
+@pytest.mark.parametrize("line", ["to train", "after 2 epochs"], ids=["while workers start", "between runs"])
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, line: str) -> None:
+    command = [sys.executable, "-m", "tinydigits", *PROVE, "--seeds", "9", "--out", str(tmp_path / "a study")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        while line not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    kept = f"Interrupted. What is finished is kept in '{tmp_path / 'a study'}', and the same command goes on.\n"
+    assert rest.endswith(kept)
+    assert "Traceback" not in rest
 
 
 def test_a_run_that_diverges_is_reported_and_the_others_stay(tmp_path: Path) -> None:
@@ -270,6 +446,7 @@ def test_studies_are_compared_on_the_same_digits(
     [
         (lambda path: (path / "study.json").unlink(), "no finished study"),
         (lambda path: (path / "study.json").write_text("{"), "no finished study"),
+        (lambda path: (path / "study.json").write_text('{"schema": 1}'), "no finished study"),
         (lambda path: _rewrite(path, judge_sha256="other", data="mnist"), "these are different digits"),
     ],
 )

@@ -4,7 +4,9 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,25 @@ def make_directory(path: Path) -> None:
         ) from error
     except OSError as error:
         raise _storage_error(error, path) from error
+
+
+@contextlib.contextmanager
+def staged_directory(parent: Path) -> Iterator[Path]:
+    """A hidden new directory in `parent` (which is made), to be filled and then renamed; removed if it was not.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=parent, prefix=".", suffix=".part"))
+        staging.chmod(0o777 & ~_umask())
+    except OSError as error:
+        raise _storage_error(error, parent) from error
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -59,7 +59,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """--recipe with what may be changed in it, and --config; None when they are left out."""
-    parser.add_argument("--recipe", metavar="R", help="fast, or documented-<model> (default: fast)")
+    parser.add_argument(
+        "--recipe", metavar="R", help="a recipe's name; an unknown one is answered with those there are (default: fast)"
+    )
     parser.add_argument("--epochs", metavar="N", type=int, help="instead of the recipe's")
     parser.add_argument("--batch-size", metavar="N", type=int, help="instead of the recipe's")
     parser.add_argument("--learning-rate", metavar="X", type=float, help="instead of the recipe's")
@@ -93,6 +95,7 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
         for key in ("epochs", "batch_size"):
             if getattr(arguments, key) is not None:
                 recipe[key] = getattr(arguments, key)
-        if arguments.learning_rate is not None:
-            recipe["optimizer"] = {**recipe.get("optimizer", {}), "learning_rate": arguments.learning_rate}
+        optimizer = recipe.get("optimizer", {})
+        if arguments.learning_rate is not None and isinstance(optimizer, dict):
+            recipe["optimizer"] = {**optimizer, "learning_rate": arguments.learning_rate}
     return config_from_dict(values, str(arguments.config or "command line"))

@@ -1,8 +1,10 @@
 """Is the first study better than the second, by how much, and how sure is that?
 
-  tinydigits compare studies/tiny-10k-fast studies/plain-9k-fast
+Both were judged by the same digits. The interval of the difference is a
+bootstrap over seeds and digits together.
 
-Both were judged by the same digits. The interval of the difference is a bootstrap over seeds and digits together.
+Example:
+  tinydigits compare studies/tiny-10k-fast studies/plain-9k-fast
 """
 
 import argparse

@@ -1,7 +1,9 @@
-"""Say where the digits are: what was found in which place, verified, and what would be used.
+"""Say where the digits are: what was found in which place, and is used.
+
+What is found is verified.
 
 Example:
-    tinydigits data --fetch
+  tinydigits data --fetch
 """
 
 import argparse

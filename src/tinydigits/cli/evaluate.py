@@ -1,7 +1,8 @@
-"""Score a model on digits: accuracy with its interval, per digit, confusion, worst mistakes.
+"""Score a model on digits: accuracy, per digit, confusion, worst mistakes.
 
-MODEL is a zoo name with shipped weights, a run directory, or a .safetensors file with its card beside it.
-A run directory, or the directory named by --out, also gets confusion.png, mistakes.png and evaluation.json.
+MODEL is a zoo name with shipped weights, a run directory, or a .safetensors
+file with its card beside it. A run directory, or the directory named by
+--out, also gets confusion.png, mistakes.png and evaluation.json.
 
 Example:
   tinydigits evaluate runs/tiny-10k-001 --data mnist

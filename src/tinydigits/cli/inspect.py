@@ -1,24 +1,25 @@
-"""Show a network layer by layer: shapes, parameters, MACs, receptive field, memory, structure, and traps.
+"""Show a network layer by layer: shapes, cost, receptive field, and traps.
 
-Where a document describes the network, its figures are recounted. A network of your own is run as your code. With
---budget, every clause that needs no training is judged; the exit code is 1 if one fails.
+Where a document describes the network, its figures are recounted. A network
+of your own is run as your code. With --budget, what needs no training is
+judged, and the exit code is 1 unless all of that is met; what needs training,
+such as the accuracy, is only named.
 
 Example:
   tinydigits inspect net.py:Net --budget era-s6
 """
 
 import argparse
-import contextlib
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tinydigits.cli.arguments import DEFAULT_MODEL, add_budget, add_json, add_model
 from tinydigits.cli.output import print_json, stdout_console
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
+    from rich.measure import Measurement
     from rich.table import Table
 
     from tinydigits.models.budget import Budget
@@ -27,7 +28,24 @@ if TYPE_CHECKING:
 
 
 _LEGEND = """window: kernel; s stride, p padding where they are not 1 and 0
-field: receptive field, jump: between neighbours, both in input pixels; KiB: output in float32"""
+field: receptive field, jump: between neighbours, both in input pixels
+KiB: output in float32"""
+
+
+@dataclass(frozen=True)
+class _Path:
+    """A dotted name whose beginning gives way where the screen is narrow: its end tells layers apart."""
+
+    text: str
+
+    def __rich_measure__(self, console: "Console", options: "ConsoleOptions") -> "Measurement":
+        from rich.measure import Measurement
+
+        return Measurement(1, len(self.text))
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> Iterator[str]:
+        width = options.max_width
+        yield self.text if len(self.text) <= width else "…" + self.text[len(self.text) - width + 1 :]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     budget = load_budget(arguments.budget) if arguments.budget else None
     name = arguments.model or DEFAULT_MODEL
     model = create_model(name)
-    with contextlib.redirect_stdout(sys.stderr):  # a user's forward() may print; stdout is for the result
-        inspection = inspect_model(model, name=name)
+    inspection = inspect_model(model, name=name)
     judged = _judge(budget, inspection) if budget else None
     if arguments.json:
         print_json(inspection.as_dict() | {"budget": judged})
@@ -55,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         _print(inspection, stdout_console())
         if judged:
             _print_budget(judged, stdout_console())
-    return 1 if judged and judged["verdict"] == "failed" else 0
+    return 1 if judged and any(clause["verdict"] != "met" for clause in judged["clauses"]) else 0
 
 
 def _judge(budget: "Budget", inspection: "Inspection") -> dict[str, Any]:
@@ -105,7 +122,7 @@ def _layer_table(inspection: "Inspection") -> "Table":
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("#", justify="right", style="dim", no_wrap=True)
     if named:
-        table.add_column("name", overflow="ellipsis")  # what may wrap gives way first where the screen is narrow
+        table.add_column("name")  # what may wrap gives way first where the screen is narrow
     table.add_column("layer", overflow="ellipsis")
     table.add_column("window", no_wrap=True)
     for heading in ("output", "params", "MACs", "field", "jump", "KiB"):
@@ -113,7 +130,7 @@ def _layer_table(inspection: "Inspection") -> "Table":
     for number, layer in enumerate(inspection.layers, start=1):
         table.add_row(
             str(number),
-            *([layer.name] if named else []),
+            *([_Path(layer.name)] if named else []),
             layer.kind,
             _window(layer),
             "×".join(map(str, layer.output_shape)),

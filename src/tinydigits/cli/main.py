@@ -1,7 +1,11 @@
 """Digit classifiers under hard limits: designed, trained, proved and shipped.
 
-Each command has --help with an example. Exit codes: 0 done; 1 a budget that was asked for was not met
-or not judged; 2 wrong usage or bad input; 130 interrupted.
+Each command has --help with an example. Exit codes: 0 done; 1 a budget that
+was asked for was not met or not judged; 2 wrong usage or bad input;
+130 interrupted.
+
+Example:
+  tinydigits train tiny-10k --epochs 3
 """
 
 import argparse
@@ -11,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from tinydigits.cli.output import results_alone_on_stdout
 from tinydigits.errors import TinydigitsError
 
 COMMANDS = {
@@ -32,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     command = importlib.import_module(f"tinydigits.cli.{arguments.command}")
     try:
-        return int(command.run(arguments))
+        with results_alone_on_stdout():
+            return int(command.run(arguments))
     except TinydigitsError as error:
         print(f"tinydigits {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,4 +1,6 @@
-"""List the networks of the zoo: parameters, cost, what is claimed of them, and the weights that are shipped.
+"""List the networks of the zoo: size, cost, claims, and shipped weights.
+
+documented: the accuracy that a document states; goal: what we aim at.
 
 PATTERN chooses names, with * and ? as in a shell; quote it.
 
@@ -65,22 +67,16 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
     from tinydigits.reports.tables import percent
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
-    table.add_column("parameters", justify="right")
-    table.add_column("MACs", justify="right")
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
     table.add_column("documented", justify="right", no_wrap=True)
+    table.add_column("goal", justify="right", no_wrap=True)
     table.add_column("weights shipped", no_wrap=True)
     for row in rows:
         weights = row["weights"]
         shipped = f"{percent(weights['accuracy'])} on {weights['data']}" if weights else "–"
-        table.add_row(row["model"], f"{row['parameters']:,}", f"{row['macs']:,}", _claimed(row), shipped)
+        claims = [percent(row[key]["accuracy"]) if row[key] else "–" for key in ("documented", "goal")]
+        table.add_row(row["model"], f"{row['parameters']:,}", f"{row['macs']:,}", *claims, shipped)
     stdout_console().print(table)
-
-
-def _claimed(row: dict[str, Any]) -> str:
-    from tinydigits.reports.tables import percent
-
-    if row["goal"]:
-        return f"goal {percent(row['goal']['accuracy'])}"
-    return percent(row["documented"]["accuracy"]) if row["documented"] else "–"

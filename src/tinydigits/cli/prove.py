@@ -1,13 +1,18 @@
-"""Train the same network with several seeds, and say what that proves of a budget.
+r"""Train a network with several seeds, and say what that proves of a budget.
 
-  tinydigits prove plain-9k --recipe documented-plain-9k --budget document-plain-9k --seeds 8
+One process a core, one thread each. The same command goes on after a kill:
+finished runs are kept, unfinished ones go on from their last epoch. Exit code
+1 unless the budget is met.
+
+Example:
+  tinydigits prove plain-9k --recipe documented-plain-9k \
+      --budget document-plain-9k --seeds 8
   tinydigits prove net.py:Net --budget era-s7 --epochs 15
-
-One process a core, one thread each. The same command goes on after a kill: finished runs are kept, unfinished ones go
-on from their last epoch. Exit code 1 unless the budget is met.
 """
 
 import argparse
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,28 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Refuse what cannot be met, train what is missing, judge, write, print."""
-    from tinydigits.reports.badge import badge
-    from tinydigits.storage import write_bytes
-    from tinydigits.studies.prove import collect, judge, open_jobs, open_study
-
     for name in ("seeds", "workers"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} {value}: it is at least 1.")
-    console = stderr_console(quiet=arguments.quiet)
-    config, budget, inspection, data = _prepare(arguments, console)
-    held_out = data.split("tune")[1] if arguments.twin else None
+    config, budget, inspection, data = _prepare(arguments)
     study = arguments.out or _default_directory(config)
-    seeds = range(arguments.seeds)
-    with open_study(study, config):
-        jobs = open_jobs(study, config, seeds, twin=arguments.twin)
-        sentence = f"{config.model}, recipe {config.recipe.name}: {len(jobs)} runs to train, in {study}"
-        console.print(sentence, markup=False, soft_wrap=True)
-        _watch(jobs, arguments.workers, console)
-        document = collect(study, config, seeds, held_out)
-        verdict = judge(study, document, budget, inspection)
-        label, figure = verdict["budget"] or "tinydigits", f"{100 * verdict['mean']:.2f} % · n = {verdict['n']}"
-        write_bytes(study / "badge.svg", badge(label, verdict["verdict"], figure).encode())
+    try:
+        document, verdict = _prove(arguments, study, config, budget, inspection, data)
+    except KeyboardInterrupt:
+        print(
+            f"Interrupted. What is finished is kept in {shlex.quote(str(study))}, and the same command goes on.",
+            file=sys.stderr,
+        )
+        return 130
     if arguments.json:
         print_json(verdict)
     else:
@@ -77,9 +74,46 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if budget is None or verdict["verdict"] == "met" else 1
 
 
-def _prepare(
-    arguments: argparse.Namespace, console: "Console"
-) -> "tuple[RunConfig, Budget | None, Inspection, DigitData]":
+def _prove(
+    arguments: argparse.Namespace,
+    study: Path,
+    config: "RunConfig",
+    budget: "Budget | None",
+    inspection: "Inspection",
+    data: "DigitData",
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train, collect, judge; returns what stands in study.json and in verdict.json."""
+    from tinydigits.reports.badge import badge
+    from tinydigits.storage import write_bytes
+    from tinydigits.studies.prove import collect, finished_runs, judge, open_jobs, open_study
+
+    console = stderr_console(quiet=arguments.quiet)
+    with open_study(study, config):
+        n = max(arguments.seeds, finished_runs(study))
+        if n > arguments.seeds:
+            _say(f"{study} holds {n} finished runs, and all are judged: leaving out some would be choosing by result.")
+        jobs = open_jobs(study, config, range(n), twin=arguments.twin)
+        sentence = f"{config.model}, recipe {config.recipe.name}: {_count(len(jobs), 'run')} to train, in {study}"
+        console.print(sentence, markup=False, soft_wrap=True)
+        _watch(jobs, arguments.workers, console)
+        held_out = data.split("tune")[1] if arguments.twin else None
+        document = collect(study, config, range(n), held_out, data.notice)
+        verdict = judge(study, document, budget, inspection)
+        label, figure = verdict["budget"] or "tinydigits", f"{100 * verdict['mean']:.2f} % · n = {verdict['n']}"
+        write_bytes(study / "badge.svg", badge(label, verdict["verdict"], figure).encode())
+    return document, verdict
+
+
+def _say(sentence: str) -> None:
+    """A notice, on stderr even with --quiet."""
+    stderr_console().print(sentence, style="bold yellow", markup=False, soft_wrap=True)
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number:,} {unit}{'s' * (number != 1)}"
+
+
+def _prepare(arguments: argparse.Namespace) -> "tuple[RunConfig, Budget | None, Inspection, DigitData]":
     """The config with its digits settled, the budget, the network's inspection; refuses before any training."""
     from dataclasses import replace
 
@@ -96,7 +130,7 @@ def _prepare(
         refuse(budget, inspection, config.recipe.epochs)
     data = load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
     if data.notice:
-        console.print(data.notice, style="bold yellow", markup=False, soft_wrap=True)
+        _say(data.notice)
     return replace(config, data=data.name), budget, inspection, data
 
 
@@ -116,7 +150,8 @@ def _watch(jobs: "list[Job]", workers: int | None, console: "Console") -> None:
     """A live table of all runs on a terminal; a line a finished run elsewhere."""
     from rich.live import Live
 
-    from tinydigits.studies.runners import JobDone, run_local
+    from tinydigits.reports.tables import duration, percent
+    from tinydigits.studies.runners import JobDone, JobRepeated, run_local
 
     rows = [{"run": job.directory.name, "epochs": job.config.recipe.epochs, "state": "waiting"} for job in jobs]
     with Live(
@@ -128,9 +163,12 @@ def _watch(jobs: "list[Job]", workers: int | None, console: "Console") -> None:
             if isinstance(event, JobDone):
                 result = event.result
                 live.console.print(
-                    f"{rows[event.job]['run']}: {result['accuracy']:.2%} after {result['epochs']} epochs, "
-                    f"{result['time_seconds']:,.0f} s"
+                    f"{rows[event.job]['run']}: {percent(result['accuracy'])} after "
+                    f"{_count(result['epochs'], 'epoch')}, {duration(result['time_seconds'])}",
+                    soft_wrap=True,
                 )
+            elif isinstance(event, JobRepeated):
+                live.console.print(f"{rows[event.job]['run']}: its process died; it goes on in another", soft_wrap=True)
 
 
 def _note(row: dict[str, Any], event: "JobEpoch | JobDone | JobRepeated") -> None:
@@ -141,14 +179,17 @@ def _note(row: dict[str, Any], event: "JobEpoch | JobDone | JobRepeated") -> Non
     elif isinstance(event, JobDone):
         row["state"] = "done"
     else:
-        row["state"] = "its process died: once more"
+        row["state"] = "died, once more"
 
 
 def _table(rows: list[dict[str, Any]]) -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table("run", "epoch", "loss", "accuracy", "time left", "state", box=box.SIMPLE_HEAD, pad_edge=False)
+    from tinydigits.reports.tables import percent
+
+    table = Table("run", "epoch", "loss", "accuracy", "time left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("state", min_width=len("died, once more"))
     for row in rows:
         if "epoch" not in row:
             table.add_row(row["run"], "", "", "", "", row["state"])
@@ -158,7 +199,7 @@ def _table(rows: list[dict[str, Any]]) -> "Table":
             row["run"],
             f"{row['epoch']}/{row['epochs']}",
             f"{row['train_loss']:.4f}",
-            f"{row['accuracy']:.2%}",
+            percent(row["accuracy"]),
             f"{left // 60}:{left % 60:02d}" if row["state"] != "done" else "",
             row["state"],
         )
@@ -166,10 +207,14 @@ def _table(rows: list[dict[str, Any]]) -> "Table":
 
 
 def _print(document: Mapping[str, Any], verdict: Mapping[str, Any]) -> None:
-    from tinydigits.reports.tables import clause_table, study_table
+    from tinydigits.reports.tables import calibration_table, clause_table, interval_text, study_table
 
     screen = stdout_console()
     screen.print(study_table(document))
+    interval = f"{interval_text(document['interval'])}, 95 % two-way bootstrap of the final epochs"
+    screen.print(f"On new digits of this kind: {interval}", markup=False, soft_wrap=True)
+    if document["calibration"]:
+        screen.print(calibration_table(document["calibration"]))
     if verdict["clauses"]:
         screen.print(clause_table(verdict["clauses"]))
     screen.print(verdict["line"], style="bold", markup=False, soft_wrap=True)

@@ -1,15 +1,19 @@
 """Train a network and leave a run directory with its weights, curves and result.
 
-  tinydigits train                                          tiny-10k with the recipe `fast`, on MNIST if it can be had
+Without arguments: tiny-10k with the recipe `fast`, on MNIST if it can be had.
+Ctrl-C finishes the step and saves; --resume goes on to the very same weights.
+--budget refuses what cannot keep it and judges what was trained: exit code 1
+when a clause failed or could not be judged.
+
+Example:
   tinydigits train plain-9k --recipe documented-plain-9k --seed 1
   tinydigits train net.py:Net --epochs 5 --data folder:my-digits
-  tinydigits train --budget era-s6 --epochs 15              refuses what cannot keep it, judges what was trained
+  tinydigits train era-8k --recipe era --budget era-s7
   tinydigits train --resume runs/tiny-10k-001
-
-Ctrl-C finishes the step and saves; --resume goes on to the very same weights.
 """
 
 import argparse
+import shlex
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,15 +65,18 @@ def run(arguments: argparse.Namespace) -> int:
     console = stderr_console(quiet=arguments.quiet)
     if arguments.resume:
         _refuse_beside_resume(arguments)
-        training = resume_run(arguments.resume, budget=budget)
+        training = resume_run(arguments.resume, budget=budget, data_dir=arguments.data_dir)
     else:
         training = start_run(run_config(arguments), arguments.out, budget=budget)
     _announce(training, console)
-    flag = f" --budget {arguments.budget}" if budget else ""
-    if not _watch(training, console, f"tinydigits train --resume {training.directory.path}{flag}"):
-        return 130
-    result = finish_run(training)
-    _draw(training)
+    flag = f" --budget {shlex.quote(arguments.budget)}" if budget else ""
+    with _interruptible() as interrupted:
+        if not _watch(training, console, interrupted):
+            resume = f"tinydigits train --resume {shlex.quote(str(training.directory.path))}{flag}"
+            stderr_console().print(f"Interrupted and saved. Go on with: {resume}", markup=False, soft_wrap=True)
+            return 130
+        _draw(training)  # before the result: a run without pictures is not finished
+        result = finish_run(training)
     if arguments.json:
         print_json(result)
     else:
@@ -78,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         screen = stdout_console()
         screen.print(run_table(result))
         if result["verdict"]:
-            screen.print(_verdict_text(result), style="bold", markup=False, soft_wrap=True)
+            screen.print(_verdict_text(result), style="bold" if budget else "", markup=False, soft_wrap=True)
             if budget and result["verdict"]["verdict"] == "plausible":
                 proof = f"To prove it, with the same recipe: tinydigits prove {result['model']}{flag}"
                 screen.print(proof, markup=False, soft_wrap=True)
@@ -89,13 +96,13 @@ def run(arguments: argparse.Namespace) -> int:
 def _verdict_text(result: Mapping[str, Any]) -> str:
     verdict, budget = result["verdict"], result["budget"]
     subject = f"Budget {budget}" if budget else f"Claim of {result['model']}"
-    return f"{subject} ({verdict['claim']}): {verdict['verdict']}. {verdict['reason']}."
+    return f"{subject} ({verdict['claim']}): {verdict['verdict']}, {verdict['reason']}."
 
 
 def _refuse_beside_resume(arguments: argparse.Namespace) -> None:
     from tinydigits.errors import ConfigError
 
-    beside = ("quiet", "json", "resume", "command", "budget")
+    beside = ("quiet", "json", "resume", "command", "budget", "data_dir")
     given = [key for key, value in vars(arguments).items() if value is not None and key not in beside]
     if given:
         names = ", ".join("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in given)
@@ -106,20 +113,23 @@ def _refuse_beside_resume(arguments: argparse.Namespace) -> None:
 
 def _announce(training: "Run", console: "Console") -> None:
     config, recipe = training.config, training.config.recipe
-    if training.notice:
-        console.print(training.notice, style="bold yellow", markup=False, soft_wrap=True)
+    if training.notice:  # whatever --quiet says: these are not the digits that were asked for
+        stderr_console().print(training.notice, style="bold yellow", markup=False, soft_wrap=True)
     judged = "test digits" if config.protocol == "final" else "held-out training digits"
     counts = [len(digits.labels) for digits in (training.train, training.judge)]
+    plain = recipe.epochs - recipe.augmented_epochs
+    augmented = f"the last {plain} not augmented" if recipe.augmented_epochs and plain else "augmented"
     lines = (
         f"{config.model}, {training.parameters:,} parameters, on {counts[0]:,} digits of {training.data_name}, "
         f"judged by {counts[1]:,} {judged}",
-        f"recipe {recipe.name}: {recipe.epochs} epochs, batch {recipe.batch_size}; seed {config.seed}; "
+        f"recipe {recipe.name}: {recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, "
+        f"{augmented if recipe.augmented_epochs else 'not augmented'}, batch {recipe.batch_size}; seed {config.seed}; "
         f"{config.device}, {config.threads} thread{'s' * (config.threads != 1)}; into {training.directory.path}",
     )
     console.print(*lines, sep="\n", markup=False, soft_wrap=True)
 
 
-def _watch(training: "Run", console: "Console", resume_command: str) -> bool:
+def _watch(training: "Run", console: "Console", interrupted: list[int]) -> bool:
     """Train to the end with a line an epoch; False when it was interrupted (and saved)."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -129,10 +139,7 @@ def _watch(training: "Run", console: "Console", resume_command: str) -> bool:
     judged = "test" if training.config.protocol == "final" else "held-out"
     total = training.config.recipe.epochs * len(training.state.losses)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("left"))
-    with (
-        _interruptible() as interrupted,
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
-    ):
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=total, completed=training.state.step)
         for record in run_epochs(training):
             if isinstance(record, Epoch):
@@ -140,12 +147,8 @@ def _watch(training: "Run", console: "Console", resume_command: str) -> bool:
             bar.update(task, completed=training.state.step)
             if interrupted and training.state.step < total:
                 save_run(training)
-                break
-        else:
-            return True
-    console.quiet = False
-    console.print(f"Interrupted and saved. Go on with: {resume_command}", markup=False, soft_wrap=True)
-    return False
+                return False
+    return True
 
 
 def _epoch_line(record: "Epoch", training: "Run", judged: str) -> str:
@@ -154,7 +157,7 @@ def _epoch_line(record: "Epoch", training: "Run", judged: str) -> str:
     left = round((epochs - record.epoch) * sum(e.time_seconds for e in done) / len(done))
     return (
         f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  loss {record.train_loss:.4f}  "
-        f"train {record.train_accuracy:7.2%}  {judged} {record.accuracy:7.2%}  "
+        f"train {100 * record.train_accuracy:6.2f} %  {judged} {100 * record.accuracy:6.2f} %  "
         f"{record.images_per_second:>8,.0f} images/s  {left // 60}:{left % 60:02d} left"
     )
 
@@ -184,5 +187,5 @@ def _draw(training: "Run") -> None:
     judged_by: Literal["test", "held-out"] = "test" if training.config.protocol == "final" else "held-out"
     epochs = [epoch.as_dict() for epoch in training.state.epochs]
     training_curve(epochs, training.directory.path / "curve.png", judged_by)
-    originals, augmented = preview_augmentation(training)
-    augmentation_preview(originals, augmented, training.directory.path / "augmentation.png")
+    if pictures := preview_augmentation(training):
+        augmentation_preview(*pictures, training.directory.path / "augmentation.png")

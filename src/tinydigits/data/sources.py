@@ -11,7 +11,7 @@ from tinydigits.errors import ConfigError, DataNotFoundError
 NAMES = "auto, mnist, optdigits or folder:PATH"
 
 
-def load_dataset(name: str = "auto", data_dir: Path | None = None) -> DigitData:
+def load_dataset(name: str = "auto", data_dir: str | Path | None = None) -> DigitData:
     """Digits by name: `auto`, `mnist`, `optdigits` or `folder:PATH`.
 
     `auto` is MNIST if it can be had, found or downloaded, else optdigits with a `notice` that says why. Only
@@ -28,6 +28,7 @@ def load_dataset(name: str = "auto", data_dir: Path | None = None) -> DigitData:
         DataError: a folder is not laid out as `folder:PATH` wants it.
         PictureError: a picture of the folder cannot be used.
     """
+    data_dir = Path(data_dir) if data_dir is not None else None
     if name == "auto":
         return _mnist_or_optdigits(data_dir)
     if name == "mnist":

@@ -6,7 +6,7 @@ The shipped budgets are the TOML files in `budgets/`; a user's own is such a fil
 import importlib.resources
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -169,7 +169,7 @@ def budget_of(claim: Claim) -> Budget | None:
         max_parameters=claim.parameters,
         max_epochs=claim.epochs,
         min_accuracy=claim.accuracy,
-        strict_accuracy=(claim.wording or "").startswith("over "),
+        strict_accuracy=claim.strict,
     )
 
 
@@ -186,7 +186,11 @@ def structural_clauses(budget: Budget, inspection: Inspection, epochs: int | Non
     for name, unit in _units(budget).items():
         figure, limit = figures[name], getattr(budget, f"max_{name}")
         if limit is not None and figure is not None:
-            clauses.append(_limit_clause(name, figure, limit, unit))
+            clause = _limit_clause(name, figure, limit, unit)
+            if name == "macs" and clause.verdict == "met" and not inspection.macs_complete:
+                sentence = f"at least {clause.sentence}, but an operation with learned weights is not counted"
+                clause = replace(clause, verdict="not judged", sentence=sentence)
+            clauses.append(clause)
     if budget.accuracy_of == "last3" and epochs is not None and epochs < _LAST:
         sentence = (
             f"{_plural(epochs, 'epochs')}: the accuracy is the mean of the last {_LAST}, {_LAST - epochs} too few"

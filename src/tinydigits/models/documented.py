@@ -132,6 +132,7 @@ _BOTTLENECK_ROWS = {
         parameters=9_962,
         accuracy=0.994,
         epochs=14,
+        strict=True,
         source="003_ad5756a4684e3034.txt",
         wording="over 99.4 % in less than 15 epochs, 9,962 parameters",
         figures=(

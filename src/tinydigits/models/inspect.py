@@ -104,12 +104,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything `tinydigits inspect` shows. `weight_bytes` and `activation_bytes`: see footprint.py."""
+    """Everything `tinydigits inspect` shows. `weight_bytes` and `activation_bytes`: see footprint.py.
+
+    `macs_complete`: no learned weights are used in an operation whose MACs are not counted.
+    """
 
     model: str
     input_shape: tuple[int, ...]
     parameters: int
     macs: int
+    macs_complete: bool
     weight_bytes: FormatBytes
     activation_bytes: FormatBytes
     memory: Memory
@@ -154,16 +158,16 @@ def inspect_model(model: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), 
         UnknownModelError: there is no model of that name.
     """
     claim = model_claim(name) if name is not None else None
-    # deepcopy leaves weights, running statistics, hooks and mode of the caller's network alone
-    network = copy.deepcopy(model).to("cpu", torch.float32)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # the CPU's alone: torch.manual_seed would reach a GPU's, unrestored
         try:
+            # deepcopy leaves weights, running statistics, hooks and mode of the caller's network alone
+            network = copy.deepcopy(model).to("cpu", torch.float32)
             events = trace(network.eval(), torch.randn(BATCH, *input_shape))
             behaviour = _behaviour(network, input_shape)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except Exception as error:  # a user's forward() may raise anything
             shape = "×".join(map(str, input_shape))
-            reason = " ".join(str(error).split())
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ModelError(f"{name or type(model).__name__} cannot take an input of {shape}: {reason}.") from error
     lines = _lines(events)
     layers = tuple(layer for layer, _ in lines)
@@ -179,6 +183,7 @@ def inspect_model(model: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), 
         input_shape=input_shape,
         parameters=parameters,
         macs=sum(layer.macs for layer in layers),
+        macs_complete=not any(operation.uncounted for operation in operations),
         weight_bytes=weight_bytes(operations),
         activation_bytes=activation_bytes(operations),
         memory=memory,
@@ -312,7 +317,7 @@ def _ends_the_maps(later: list[Operation]) -> bool:
 
 
 def _findings(lines: list[tuple[Layer, tuple[Operation, ...]]]) -> list[str]:
-    """Sentences on windows that do not do what they seem to."""
+    """Sentences on layers that do not do what they seem to, or cost more than is counted."""
     findings = []
     for number, (layer, operations) in enumerate(lines, start=1):
         noun = "convolution" if layer.macs else layer.kind
@@ -324,6 +329,10 @@ def _findings(lines: list[tuple[Layer, tuple[Operation, ...]]]) -> list[str]:
             if operation.dense and layer.kernel:
                 window, shape = sides(layer.kernel), sides(layer.input_shape)
                 findings.append(f"Layer {number}: a {window} {noun} on a map of {shape} is a fully connected layer.")
+        if any(operation.uncounted for operation in operations):
+            findings.append(
+                f"Layer {number}: {layer.kind} uses learned weights in an operation whose MACs are not counted."
+            )
         if layer.kernel == (1, 1) and layer.padding not in (None, (0, 0)):
             before, after = sides(layer.input_shape), sides(layer.output_shape)
             findings.append(

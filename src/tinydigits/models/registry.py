@@ -1,6 +1,7 @@
 """One registry of everything that can stand where a model is asked for: the zoo, and a user's own `net.py:Net`."""
 
 import contextlib
+import copy
 import fnmatch
 import hashlib
 import importlib
@@ -15,7 +16,8 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from tinydigits.errors import ModelError, UnknownModelError
 from tinydigits.settings import nearest
@@ -43,13 +45,14 @@ class Figure:
 class Claim:
     """What a document says of its network, or, without a `source`, what we aim at with ours. None: nothing is said.
 
-    `parameters` and `epochs` are upper bounds, `accuracy` in [0, 1] is a lower one; `wording` is how the document
-    puts it, which also tells “over” from “at least”. `figures` and `notes` are for the recount.
+    `parameters` and `epochs` are upper bounds, `accuracy` in [0, 1] is a lower one, to be exceeded if `strict`;
+    `wording` is how the document puts it. `figures` and `notes` are for the recount.
     """
 
     parameters: int | None = None
     accuracy: float | None = None
     epochs: int | None = None
+    strict: bool = False
     source: str | None = None
     wording: str | None = None
     figures: tuple[Figure, ...] = ()
@@ -151,6 +154,17 @@ def model_claim(name: str) -> Claim | None:
     return None if _is_path(name) else _zoo()[name][1]
 
 
+def code_sha256(name: str) -> str | None:
+    """SHA-256 of the file that a user's `net.py:Net` is in; None for a model of the zoo.
+
+    Raises:
+        UnknownModelError: there is no such model.
+        ModelError: there is no such file.
+    """
+    name = canonical_name(name)
+    return hashlib.sha256(_users_file(name).read_bytes()).hexdigest() if _is_path(name) else None
+
+
 def _zoo() -> dict[str, tuple[Builder, Claim | None]]:
     """All entries; the files that make them import this module, so they are imported on first use."""
     for module in _ZOO:
@@ -162,14 +176,20 @@ def _is_path(name: str) -> bool:
     return ".py:" in name
 
 
-def _users_model(name: str) -> nn.Module:
-    """Import the user's file, call what they name, and check what it gives."""
-    file, _, attribute = name.rpartition(":")
+def _users_file(name: str) -> Path:
+    file = name.rpartition(":")[0]
     path = Path(file).resolve()
     if not path.is_file():
         raise ModelError(
             f"{name}: there is no file {file}. Give its path from the current directory, or an absolute one."
         )
+    return path
+
+
+def _users_model(name: str) -> nn.Module:
+    """Import the user's file, call what they name, and check what it gives."""
+    file, _, attribute = name.rpartition(":")
+    path = _users_file(name)
     with _their_code(path):
         module = _import_file(path)
         build = getattr(module, attribute, None)
@@ -187,18 +207,17 @@ def _users_model(name: str) -> nn.Module:
             ) from error
         if not isinstance(model, nn.Module):
             raise ModelError(f"{name}: {attribute}() gives a {type(model).__name__}, and a torch.nn.Module is needed.")
-        _check_output(name, model, path)
+        _check_model(name, model, path)
     return model
 
 
 @contextlib.contextmanager
 def _their_code(path: Path) -> Iterator[None]:
-    """While the user's code runs: imports from beside their file work, and what they print goes to stderr."""
+    """While the user's code runs, imports from beside their file work."""
     directory = str(path.parent)
     sys.path.insert(0, directory)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
+        yield
     finally:
         with contextlib.suppress(ValueError):
             sys.path.remove(directory)
@@ -232,21 +251,44 @@ def _describe(error: BaseException, path: Path) -> str:
     return f"{type(error).__name__}: {message}" + (f" (line {line})" if line else "")
 
 
-def _check_output(name: str, model: nn.Module, path: Path) -> None:
-    """Logits or log-probabilities, [N, 10]; softmax of either is the same."""
+def _check_model(name: str, model: nn.Module, path: Path) -> None:
+    """It scores digits in both modes, and can be trained: tried on a copy, and the random numbers stay as they were."""
     training = model.training
     try:
         with torch.no_grad():
-            output = model.eval()(torch.zeros(2, 1, 28, 28))
-    except (Exception, SystemExit) as error:
-        raise ModelError(
-            f"{name} fails on an input [2, 1, 28, 28]: {_describe(error, path)}. Mend its forward()."
-        ) from error
+            _scores(name, model.eval(), path, "")
     finally:
         model.train(training)
-    if not isinstance(output, torch.Tensor):
-        raise ModelError(f"{name}: forward() gives a {type(output).__name__}, and one tensor [N, 10] is needed.")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(f"{name} has no trainable parameter, so there is nothing to train. Give it a layer with some.")
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        try:
+            network = copy.deepcopy(model).train()
+        except Exception as error:
+            raise ModelError(
+                f"{name} cannot be copied: {_describe(error, path)}. Keep only modules, parameters and plain values."
+            ) from error
+        scores = _scores(name, network, path, " in training mode")
+        try:
+            functional.cross_entropy(scores, torch.zeros(2, dtype=torch.long)).backward()
+        except Exception as error:
+            raise ModelError(
+                f"{name} cannot be trained, its backward pass fails: {_describe(error, path)}. Mend its forward()."
+            ) from error
+
+
+def _scores(name: str, model: nn.Module, path: Path, mode: str) -> Tensor:
+    """Logits or log-probabilities, [2, 10]; softmax of either is the same."""
+    try:
+        output = model(torch.zeros(2, 1, 28, 28))
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"{name} fails on an input [2, 1, 28, 28]{mode}: {_describe(error, path)}. Mend its forward()."
+        ) from error
+    if not isinstance(output, Tensor):
+        raise ModelError(f"{name}: forward(){mode} gives a {type(output).__name__}, and one tensor [N, 10] is needed.")
     if output.shape != (2, 10):
         raise ModelError(
-            f"{name}: an input [2, 1, 28, 28] gives {list(output.shape)}, and [2, 10] is needed: a score a digit."
+            f"{name}: an input [2, 1, 28, 28]{mode} gives {list(output.shape)}, and [2, 10] is needed: a score a digit."
         )
+    return output

@@ -24,6 +24,7 @@ _SILENT = {
     "view", "_unsafe_view", "t", "transpose", "permute", "unsqueeze", "squeeze", "expand", "slice", "select", "clone",
     "detach", "alias", "empty_like", "_to_copy", "copy_",
 }  # fmt: skip
+_PLACING = {"cat", "embedding", "gather", "index", "index_put", "index_select", "slice_scatter"}  # multiply nothing
 _ELEMENTWISE = {"native_batch_norm", "cudnn_batch_norm", "native_dropout", "_prelu_kernel", "hardswish"}  # not tagged
 
 
@@ -99,6 +100,7 @@ class Operation:
     window: Window | None
     field: Field | None
     macs: int
+    uncounted: bool  # learned weights take part in it, and how often they are multiplied is not known here
     parameters: tuple[nn.Parameter, ...]
     learned_map: bool  # a convolution or a product with learned weights
     dense: bool  # … in which every output sees every position of the map: a fully connected layer
@@ -137,10 +139,13 @@ def trace(model: nn.Module, example: Tensor) -> tuple[Call | Operation, ...]:
     """Run `example` [BATCH, …] through the model; calls of leaf modules, and operations outside of them, in order."""
     tracer = _Tracer(model, example)
     handles = [handle for path, module in model.named_modules() if path for handle in tracer.watch(path, module)]
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it hides the products of attention in one operation
     try:
         with torch.no_grad(), tracer:
             model(example)
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for handle in handles:
             handle.remove()
     return tuple(tracer.events)
@@ -221,6 +226,8 @@ class _Tracer(TorchDispatchMode):
         if coverage is not None:
             state = replace(state, chain=None)
         self._states[id(result)] = replace(state, field=field)
+        elementwise = torch.Tag.pointwise in func.tags or name in _ELEMENTWISE
+        plain = elementwise or "norm" in name or name.removesuffix("_") in _SILENT | _PLACING
         operation = Operation(
             name=name.removesuffix("_").removeprefix("_").removeprefix("native_").removesuffix("_with_indices"),
             input_shape=_shape(main),
@@ -228,13 +235,14 @@ class _Tracer(TorchDispatchMode):
             window=window,
             field=field,
             macs=macs,
+            uncounted=macs == 0 and not plain and any(parameter.ndim > 1 for parameter in learned),
             parameters=learned,
             learned_map=macs > 0,
             dense=dense,
             coverage=coverage,
             map_shape=before.extent,
             silent=name in _SILENT,
-            elementwise=torch.Tag.pointwise in func.tags or name in _ELEMENTWISE,
+            elementwise=elementwise,
             inputs=tuple(dict.fromkeys(map(_buffer, data))),
             output=_buffer(result),
             kernel=self._kernel(name, args, result) if macs else None,

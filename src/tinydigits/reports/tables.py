@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -124,16 +125,61 @@ def mistakes_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def study_table(study: Mapping[str, Any]) -> Table:
     """The runs of a study, seed by seed, and what they come to."""
-    table = Table("seed", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("final epoch", "mean of last three", "best on test (optimistic)", "time"):
+    digits = "test" if study["protocol"] == "final" else "held-out"
+    columns = {"final": ("accuracy", "final epoch"), "last3": ("accuracy_last3", "mean of last three")}
+    if study["epochs"] < 3:  # too few for a mean of three
+        del columns["last3"]
+    table = Table(
+        "seed",
+        title=f"Accuracy on the {digits} digits of {escape(study['data'])}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for heading in (*(heading for _, heading in columns.values()), f"best on {digits} (optimistic)", "time"):
         table.add_column(heading, justify="right")
     for run in study["runs"]:
-        row = [percent(run[key]) for key in ("accuracy", "accuracy_last3", "accuracy_best")]
+        row = [percent(run[key]) for key in (*(key for key, _ in columns.values()), "accuracy_best")]
         table.add_row(str(run["seed"]), *row, duration(run["time_seconds"]))
     table.add_section()
-    for label, key in (("mean", "mean"), ("sd", "sd"), ("95 % lower bound", "lower_bound")):
-        table.add_row(label, *(percent(study[of][key], 3) for of in ("final", "last3")), "", "")
+    for label, key, shown in (
+        ("mean", "mean", percent),
+        ("sd (points)", "sd", _points),
+        ("95 % lower bound", "lower_bound", percent),
+    ):
+        table.add_row(label, *(shown(study[of][key], 3) for of in columns), "", "")
     return table
+
+
+def calibration_table(calibration: Mapping[str, Any]) -> Table:
+    """How sure the weights may say they are, and when they should say "no digit"."""
+    table = Table(
+        title="Calibration, by the tune twin on held-out digits",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE,
+        show_header=False,
+        pad_edge=False,
+    )
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("temperature", f"{calibration['temperature']:.3f}")
+    table.add_row("calibration error (ECE) before", percent(calibration["ece_before"]))
+    table.add_row("calibration error (ECE) after", percent(calibration["ece_after"]))
+    table.add_row('threshold of evidence for "no digit"', f"{calibration['threshold']:.3f}")
+    table.add_row("coverage: digits that it keeps", percent(calibration["coverage"]))
+    table.add_section()
+    for share, accuracy in calibration["coverage_accuracy"].items():
+        table.add_row(f"accuracy at coverage {percent(float(share), 1)}", percent(accuracy))
+    table.add_section()
+    for kind, share in calibration["rejected"].items():
+        table.add_row(f"rejected: {kind.replace('_', ' ')}", percent(share, 1))
+    return table
+
+
+def _points(share: float | None, decimals: int) -> str:
+    return "–" if share is None else f"{100 * share:.{decimals}f}"
 
 
 def clause_table(clauses: Sequence[Mapping[str, Any]]) -> Table:

@@ -2,7 +2,7 @@
 
 A study directory holds:
 
-    config.json     the RunConfig of all runs (their seeds aside)      runs/seed-000/ …   a run directory each
+    config.json     "kind": "study", and the runs' RunConfig           runs/seed-000/ …    a run directory each
     study.json      what came out, run by run and in all               twin/              the tune twin, if asked for
     verdict.json    what that says of a budget, clause by clause
     model.safetensors, model.json    seed 0's weights, and their card, which tells of the study
@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,27 @@ from numpy.typing import NDArray
 from tinydigits.data.dataset import Dataset
 from tinydigits.data.normalise import normalise
 from tinydigits.errors import RunError, StorageError
-from tinydigits.evaluation.calibration import calibrate, evidence
+from tinydigits.evaluation.calibration import calibrate, coverage_curve, evidence
 from tinydigits.evaluation.nondigits import nondigit_pictures, rejection_report
 from tinydigits.evaluation.predictions import predict_logits
 from tinydigits.evaluation.statistics import mean_lower_bound, two_way_bootstrap
 from tinydigits.models.budget import Budget, Clause, accuracy_clause, overall, structural_clauses
 from tinydigits.models.inspect import Inspection
+from tinydigits.models.registry import code_sha256
 from tinydigits.models.weights import load_model, save_weights
-from tinydigits.storage import make_directory, write_json
+from tinydigits.storage import write_json
 from tinydigits.studies.runners import Job
 from tinydigits.training.config import RunConfig, config_from_dict
 from tinydigits.training.rundir import RunDirectory, load_predictions
 
 SCHEMA = 1
-_FREE = ("seed", "data_dir", "threads")  # may differ from start to start: they say nothing of what is proved
+_KIND = "study"  # stands in a study's config.json, and in no run's
+_FREE = ("data_dir", "threads")  # may differ from start to start: they say nothing of what is proved
+_COVERAGES = (1.0, 0.999, 0.995, 0.99, 0.98, 0.95)  # shares of the held-out digits that are kept, for the report
+_SHOWN = ("seed", "accuracy", "accuracy_last3", "accuracy_best", "time_seconds")  # of each run, in study.json
+_SAME = ("data_sha256", "judge_sha256", "parameters", "code_sha256")  # in all runs
+_RESULT_KEYS = (*_SHOWN, "data_sha256", "judge_sha256", "parameters", "epochs", "data")
+_STUDY_KEYS = ("model", "recipe", "data", "protocol", "judge_sha256", "seeds", "n", "final", "runs")
 
 
 def run_directory(study: Path, seed: int) -> Path:
@@ -49,16 +57,13 @@ def open_study(study: Path, config: RunConfig) -> Iterator[None]:
     """Make the study's directory, or go on with it; nobody else may work on it meanwhile.
 
     Raises:
-        RunError: it holds a study of something else, or another process is at work on it.
+        RunError: it holds something else, or another process is at work on it.
         StorageError: it cannot be written to.
     """
-    if not (study / "config.json").exists():
-        if not study.is_dir():
-            make_directory(study)
-        write_json(study / "config.json", {"schema": SCHEMA, **config.as_dict()})
-    else:
-        _refuse_difference(study / "config.json", config, f"{study} holds another study")
+    file = study / "config.json"
     try:
+        study.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(study)
         lock = (study / ".lock").open("w")
     except OSError as error:
         raise StorageError(f"{study} could not be written: {(error.strerror or '').lower()}. Use --out.") from error
@@ -69,14 +74,38 @@ def open_study(study: Path, config: RunConfig) -> Iterator[None]:
             raise RunError(
                 f"{study} is being worked on by another process. Wait for it, or use another --out."
             ) from error
+        if file.exists():
+            _refuse_difference(file, config, f"{study} holds another study", ("seed", *_FREE))
+        else:
+            write_json(file, {"schema": SCHEMA, "kind": _KIND, **config.as_dict()})
         yield
+
+
+def _refuse_foreign(study: Path) -> None:
+    """Whatever is no study, such as a run directory, is left as it is."""
+    if all(path.name.startswith((".lock", ".config.json.")) for path in study.iterdir()):
+        return  # new, or so new that another process is still writing its config
+    try:
+        kind = json.loads((study / "config.json").read_text(encoding="utf-8"))["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        kind = None
+    if kind != _KIND:
+        raise RunError(
+            f"{study} is not empty, and no study: a study's config.json says so. Name a new directory with --out."
+        )
+
+
+def finished_runs(study: Path) -> int:
+    """How many of the seeds 0, 1, 2, … are finished, up to the first that is not."""
+    return next(seed for seed in count() if not (run_directory(study, seed) / "result.json").exists())
 
 
 def open_jobs(study: Path, config: RunConfig, seeds: Sequence[int], *, twin: bool) -> list[Job]:
     """What is still to be trained. `twin` adds the tune twin: seed 0, trained without the held-out digits.
 
     Raises:
-        RunError: a run in the directory differs from the study in anything but the seed.
+        RunError: a run in the directory differs from the study in anything but the seed, or a finished one is of a
+            network whose file has changed since.
     """
     wanted = [Job(replace(config, seed=seed), run_directory(study, seed)) for seed in seeds]
     if twin:
@@ -84,16 +113,31 @@ def open_jobs(study: Path, config: RunConfig, seeds: Sequence[int], *, twin: boo
     for job in wanted:
         if (job.directory / "config.json").exists():
             _refuse_difference(
-                job.directory / "config.json", job.config, f"{job.directory} does not belong to the study"
+                job.directory / "config.json", job.config, f"{job.directory} does not belong to the study", _FREE
             )
-    return [job for job in wanted if not (job.directory / "result.json").exists()]
+    missing = [job for job in wanted if not (job.directory / "result.json").exists()]
+    code = code_sha256(config.model)
+    for job in wanted:
+        if job not in missing and _read_result(job.directory)["code_sha256"] != code:
+            raise RunError(
+                f"{job.directory}: the file of {config.model} has changed since that run, and a study is of one "
+                "network. Restore the file, or use another --out."
+            )
+    return missing
 
 
-def collect(study: Path, config: RunConfig, seeds: Sequence[int], held_out: Dataset | None = None) -> dict[str, Any]:
+def collect(
+    study: Path,
+    config: RunConfig,
+    seeds: Sequence[int],
+    held_out: Dataset | None = None,
+    notice: str | None = None,
+) -> dict[str, Any]:
     """Read all runs, write `study.json` and the weights of seed 0 with a card that tells of the study.
 
     Returns `study.json`. With `held_out`, the digits by which the tune twin was judged, temperature and rejection
-    threshold are fitted on the twin and carried over to the weights.
+    threshold are fitted on the twin and carried over to the weights. `notice` says why these are other digits than
+    MNIST, when nobody asked for others.
 
     `interval` is for the accuracy on new digits of the same kind with new seeds: the two-way bootstrap over runs
     and digits. `lower_bound` is the one-sided 95 % t bound of the mean over seeds on these digits, from 3 runs on.
@@ -103,31 +147,31 @@ def collect(study: Path, config: RunConfig, seeds: Sequence[int], held_out: Data
     """
     results = [_read_result(run_directory(study, seed)) for seed in seeds]
     first = results[0]
-    for key in ("data_sha256", "judge_sha256", "parameters"):
+    for key in _SAME:
         odd = [r["run_dir"] for r in results if r[key] != first[key]]
         if odd:
             raise RunError(f"{odd[0]} differs from the other runs in its {key}. Remove it, and prove again.")
     right = correct_answers(study, seeds)
     accuracies = [result["accuracy"] for result in results]
     last3 = [result["accuracy_last3"] for result in results]
-    keys = ("seed", "accuracy", "accuracy_last3", "accuracy_best", "time_seconds")
     document = {
         "schema": SCHEMA,
         "model": config.model,
         "recipe": config.recipe.name,
-        "config": {key: value for key, value in config.as_dict().items() if key not in _FREE},
+        "config": {key: value for key, value in config.as_dict().items() if key not in ("seed", *_FREE)},
         "parameters": first["parameters"],
         "epochs": first["epochs"],
         "data": first["data"],
         "data_sha256": first["data_sha256"],
         "judge_sha256": first["judge_sha256"],
         "protocol": config.protocol,
+        "notice": notice,
         "seeds": list(seeds),
         "n": len(seeds),
         "final": summarise(accuracies),
         "last3": summarise(last3),
         "interval": list(two_way_bootstrap(right)),
-        "runs": [{key: result[key] for key in keys} for result in results],
+        "runs": [{key: result[key] for key in _SHOWN} for result in results],
         "calibration": _calibration(study, held_out) if held_out is not None else None,
         "environment": json.loads((run_directory(study, seeds[0]) / "environment.json").read_text(encoding="utf-8")),
     }
@@ -138,14 +182,25 @@ def collect(study: Path, config: RunConfig, seeds: Sequence[int], held_out: Data
 
 def _calibration(study: Path, held_out: Dataset) -> dict[str, Any]:
     """Fitted on digits that neither trained the twin nor test; `rejected` is what seed 0 then makes of non-digits."""
-    calibration = calibrate(*load_predictions(RunDirectory(study / "twin")))
+    logits, labels = load_predictions(RunDirectory(study / "twin"))
+    calibration = calibrate(logits, labels)
     model, card = load_model(str(run_directory(study, 0)))
 
     def score(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         return evidence(predict_logits(model, normalise(images, card.mean, card.deviation)).numpy())
 
     shares = rejection_report(score, calibration.threshold, nondigit_pictures(held_out))
-    return {**calibration.as_dict(), "rejected": {kind: round(share, 4) for kind, share in shares.items()}}
+    return {
+        **calibration.as_dict(),
+        "coverage_accuracy": _coverage_accuracy(logits, labels),
+        "rejected": {kind: round(share, 4) for kind, share in shares.items()},
+    }
+
+
+def _coverage_accuracy(logits: NDArray[np.float32], labels: NDArray[np.uint8]) -> dict[str, float]:
+    """Accuracy on what is kept when as much is rejected as leaves at least a share of the digits: share → accuracy."""
+    coverages, accuracies = coverage_curve(evidence(logits), logits.argmax(axis=1) == labels)
+    return {str(share): float(accuracies[np.searchsorted(coverages, share)]) for share in _COVERAGES}
 
 
 def _release(study: Path, document: Mapping[str, Any]) -> None:
@@ -177,10 +232,10 @@ def judge(study: Path, document: Mapping[str, Any], budget: Budget | None, inspe
         "model": document["model"],
         "recipe": document["recipe"],
         "budget": budget.name if budget else None,
-        "n": document["n"],
+        **{key: document[key] for key in ("data", "protocol", "notice", "n")},
         "accuracy_of": of,
         **summary,
-        "interval": document["interval"],
+        "interval": document["interval"] if of == "final" else None,  # it is of the final epochs
         "verdict": overall(clauses) if budget else "not judged",
         "clauses": [asdict(clause) for clause in clauses],
         "study_dir": str(study),
@@ -195,8 +250,11 @@ def _line(verdict: Mapping[str, Any]) -> str:
     sd = f" ± {100 * verdict['sd']:.3f}" if verdict["sd"] is not None else ""
     bound = f", lower bound {100 * verdict['lower_bound']:.3f} %" if verdict["lower_bound"] is not None else ""
     what = "final epoch" if verdict["accuracy_of"] == "final" else "mean of the last three epochs"
-    figures = f"{what} {100 * verdict['mean']:.3f} %{sd} (n = {verdict['n']}{bound})"
+    digits = f"{'test' if verdict['protocol'] == 'final' else 'held-out'} digits of {verdict['data']}"
+    figures = f"{what} {100 * verdict['mean']:.3f} %{sd} on the {digits} (n = {verdict['n']}{bound})"
     judged = f"{verdict['budget']}: {verdict['verdict']}" if verdict["budget"] else "no budget"
+    if verdict["budget"] and verdict["verdict"] == "not judged":
+        judged += f": {'; '.join(c['sentence'] for c in verdict['clauses'] if c['verdict'] == 'not judged')}"
     return f"{verdict['model']}, {verdict['recipe']}: {figures}; {judged}"
 
 
@@ -231,6 +289,7 @@ def read_study(study: Path) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if document["schema"] != SCHEMA:
             raise RunError(f"{path} has schema {document['schema']}, this version reads {SCHEMA}. Prove it anew.")
+        _require(document, _STUDY_KEYS)
         return document
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
@@ -242,20 +301,27 @@ def _read_result(directory: Path) -> dict[str, Any]:
     path = directory / "result.json"
     try:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {**result, "run_dir": str(directory)}
+        _require(result, _RESULT_KEYS)
+        return {"code_sha256": None, **result, "run_dir": str(directory)}
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{path} cannot be read: {error}. Remove {directory}, and prove again.") from error
 
 
-def _refuse_difference(path: Path, config: RunConfig, what: str) -> None:
-    """Compare a config on disk with the wanted one, setting by setting."""
+def _require(document: Mapping[str, Any], keys: Sequence[str]) -> None:
+    missing = [key for key in keys if key not in document]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+
+
+def _refuse_difference(path: Path, config: RunConfig, what: str, free: Sequence[str]) -> None:
+    """Compare a config on disk with the wanted one, setting by setting, but for those that are `free`."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         values.pop("schema")
+        values.pop("kind", None)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise RunError(f"{path} cannot be read: {error}. Remove {path.parent}, or use another --out.") from error
     there, wanted = _flat(config_from_dict(values, str(path)).as_dict()), _flat(config.as_dict())
-    free = _FREE if path.parent.name.startswith("seed-") is False else _FREE[1:]
     odd = [key for key in wanted if there[key] != wanted[key] and key not in free]
     if odd:
         lines = ", ".join(f"{key} = {there[key]!r} there, {wanted[key]!r} wanted" for key in odd)

@@ -5,6 +5,7 @@ A worker keeps its imports and digits from run to run. A worker that dies is rep
 every finished epoch, goes on in the new one; a run whose worker dies twice is reported, never dropped.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -85,7 +86,7 @@ def run_local(jobs: Sequence[Job], workers: int | None = None) -> Iterator[JobEp
                 assert worker.job is not None
                 try:
                     message = json.loads(worker.pipe.recv_bytes())
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # the worker is dead, perhaps in the middle of a message
                     yield _replace(worker, waiting, jobs, attempts, staff)
                     continue
                 if message["kind"] == "epoch":
@@ -108,12 +109,26 @@ def _start(waiting: deque[int], jobs: Sequence[Job], attempts: list[int]) -> _Wo
     pipe, theirs = context.Pipe()
     lifeline, their_lifeline = context.Pipe()
     process = context.Process(target=_work, args=(theirs, their_lifeline), daemon=True)
-    process.start()
+    with _interrupts_ignored():
+        process.start()
     theirs.close()
     their_lifeline.close()
     worker = _Worker(process, pipe, lifeline)
     _assign(worker, waiting, jobs, attempts)
     return worker
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started meanwhile inherit that: Ctrl-C goes to the parent, which stops its workers."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that may set signal handlers
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _assign(worker: _Worker, waiting: deque[int], jobs: Sequence[Job], attempts: list[int]) -> None:
@@ -122,7 +137,8 @@ def _assign(worker: _Worker, waiting: deque[int], jobs: Sequence[Job], attempts:
         attempts[worker.job] += 1
         job = jobs[worker.job]
         message = {"config": job.config.as_dict(), "directory": str(job.directory)}
-        worker.pipe.send_bytes(json.dumps(message).encode())
+        with contextlib.suppress(OSError):  # a dead worker takes nothing; `run_local` finds its pipe at an end
+            worker.pipe.send_bytes(json.dumps(message).encode())
 
 
 def _replace(
@@ -145,7 +161,8 @@ def _replace(
 
 def _work(pipe: Connection, lifeline: Connection) -> None:
     """A worker's life: one run after the other until the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which stops its workers
+    os.dup2(2, 1)  # what a user's network prints does not belong into the parent's results
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for parents that start workers from another thread
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     digits: dict[tuple[str, str | None], DigitData] = {}
     while True:
@@ -161,6 +178,10 @@ def _work(pipe: Connection, lifeline: Connection) -> None:
             result = _train(config, Path(message["directory"]), digits[source], pipe)
         except TinydigitsError as error:
             pipe.send_bytes(json.dumps({"kind": "failed", "sentence": str(error)}).encode())
+        except (Exception, SystemExit) as error:  # a user's network may raise anything
+            cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            sentence = f"{cause}. Mend that, then give the same command again."
+            pipe.send_bytes(json.dumps({"kind": "failed", "sentence": sentence}).encode())
         else:
             pipe.send_bytes(json.dumps({"kind": "done", "result": result}).encode())
 

@@ -1,6 +1,7 @@
 """The state of a run on disk: one safetensors file, replaced by one rename, so that no kill can tear it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,34 +16,38 @@ from tinydigits.training.loop import Epoch, TrainingState
 SCHEMA = 1
 
 
-def save_state(state: TrainingState, path: Path, data_sha256: str) -> None:
+def save_state(state: TrainingState, path: Path, identity: Mapping[str, str | None]) -> None:
     """Write everything that `fit` needs to go on; numbers and records stand in the file's own header.
+
+    `identity` is what has to be the same when it does.
 
     Raises:
         StorageError: it cannot be written; the older state is then as it was.
     """
     header = {
         "schema": SCHEMA,
-        "data_sha256": data_sha256,
+        "identity": dict(identity),
         "step": state.step,
         "epoch_seconds": state.epoch_seconds,
         "epochs": [epoch.as_dict() for epoch in state.epochs],
     }
-    tensors = {name: tensor.contiguous() for name, tensor in _tensors(state).items()}
+    # clones, because weights that two layers share are refused otherwise
+    tensors = {name: tensor.contiguous().clone() for name, tensor in _tensors(state).items()}
     write_bytes(path, save(tensors, metadata={"tinydigits": json.dumps(header)}))
 
 
-def load_state(state: TrainingState, path: Path, data_sha256: str) -> None:
+def load_state(state: TrainingState, path: Path, identity: Mapping[str, str | None]) -> None:
     """Put a saved state into `state`, freshly made for the same model, recipe and digits.
 
     Raises:
-        RunError: the file is damaged, or belongs to another run or other digits.
+        RunError: the file is damaged, or belongs to another run, or something of its identity has changed.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["tinydigits"])
             saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        schema, digits, step, seconds = (header[key] for key in ("schema", "data_sha256", "step", "epoch_seconds"))
+        schema, known, step, seconds = (header[key] for key in ("schema", "identity", "step", "epoch_seconds"))
+        changed = [what for what in identity if identity[what] != known[what]]
         epochs = [Epoch(**epoch) for epoch in header["epochs"]]
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise RunError(
@@ -50,10 +55,10 @@ def load_state(state: TrainingState, path: Path, data_sha256: str) -> None:
         ) from error
     if schema != SCHEMA:
         raise RunError(f"{path} has schema {schema}, this version reads {SCHEMA}. Start the run anew.")
-    if digits != data_sha256:
+    if changed:
         raise RunError(
-            f"{path} was saved while training on other digits than those found now, so the run cannot go on with them. "
-            "Bring the same data back (`tinydigits data` says what is found where), or start anew."
+            f"{path} was saved with other {changed[0]} than found now, so the run cannot go on. Bring the same back "
+            "(`tinydigits data` says which digits are found where), or start anew."
         )
     state.step, state.epoch_seconds, state.epochs = step, seconds, epochs
     _prime(state)

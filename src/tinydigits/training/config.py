@@ -80,6 +80,11 @@ class Recipe:
         between("label_smoothing", self.label_smoothing, 0, 1, top_open=True)
         between("ema_decay", self.ema_decay, 0, 1, top_open=True)
 
+    @property
+    def augmented_epochs(self) -> int:
+        """How many epochs are augmented, counted from the first."""
+        return max(0, self.epochs - self.augmentation.off_epochs) if self.augmentation.active else 0
+
 
 @dataclass(frozen=True)
 class RunConfig:

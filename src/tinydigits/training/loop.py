@@ -101,10 +101,11 @@ def fit(
     deviation: float,
     seed: int,
 ) -> Iterator[Step | Epoch]:
-    """Train from wherever `state` stands to the last epoch; yields a Step after each step, an Epoch after each epoch.
+    """Train from wherever `state` stands to the last epoch.
 
-    Shuffling, augmentation and dropout are drawn from (seed, epoch, step) alone, so a run that stops after any
-    yield and goes on from its saved state ends with the same bits as one that never stopped.
+    Yields a Step after each step but an epoch's last, and an Epoch after that one. Shuffling, augmentation and dropout
+    are drawn from (seed, epoch, step) alone, so a run that stops after any yield and goes on from its saved state
+    ends with the same bits as one that never stopped.
 
     Raises:
         DivergedError: the loss is no longer finite.
@@ -115,7 +116,7 @@ def fit(
         epoch, first = divmod(state.step, steps)
         model.train()
         order = torch.randperm(len(train.labels), generator=_generator(seed, epoch)).to(train.labels.device)
-        augmenting = recipe.augmentation.active and epoch < recipe.epochs - recipe.augmentation.off_epochs
+        augmenting = epoch < recipe.augmented_epochs
         started = time.perf_counter() - state.epoch_seconds
         for i in range(first, steps):
             batch = order[i * recipe.batch_size : (i + 1) * recipe.batch_size]

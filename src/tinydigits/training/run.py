@@ -18,12 +18,13 @@ from tinydigits.evaluation.predictions import predict_logits
 from tinydigits.evaluation.statistics import wilson_interval
 from tinydigits.models.budget import Budget, accuracy_clause, budget_of, overall, refuse, structural_clauses, wording
 from tinydigits.models.inspect import Inspection, inspect_model
-from tinydigits.models.registry import canonical_name, create_model, model_claim
+from tinydigits.models.registry import canonical_name, code_sha256, create_model, model_claim
 from tinydigits.models.weights import Card, save_weights
 from tinydigits.storage import write_json
 from tinydigits.training.checkpoint import load_state, save_state
 from tinydigits.training.config import RunConfig
 from tinydigits.training.loop import Digits, Epoch, Step, TrainingState, averaged_weights, fit, start_state
+from tinydigits.training.recipes import get_recipe, list_recipes
 from tinydigits.training.rundir import (
     SCHEMA,
     RunDirectory,
@@ -49,12 +50,18 @@ class Run:
     data_name: str
     data_sha256: str  # of the training digits, held-out ones included
     judge_sha256: str
+    code_sha256: str | None  # of the user's own file; None for a model of the zoo
     notice: str | None  # why `auto` gave other digits than MNIST
     mean: float
     deviation: float
     budget: Budget | None  # that was asked for
     inspection: Inspection | None  # where there is a budget or a claim to judge
     logged: int = 0  # batches of the current epoch that stand in batches.jsonl already
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """What has to be the same when the run goes on."""
+        return {"digits": self.data_sha256, "network's code": self.code_sha256}
 
     @property
     def parameters(self) -> int:
@@ -85,13 +92,19 @@ def start_run(
     return _prepare(config, data, None, out, budget)
 
 
-def resume_run(path: Path, data: DigitData | None = None, budget: Budget | None = None) -> Run:
-    """Go on with an unfinished run, with the digits that its config names (or these, loaded before).
+def resume_run(
+    path: Path, data: DigitData | None = None, budget: Budget | None = None, data_dir: Path | None = None
+) -> Run:
+    """Go on with an unfinished run, with the digits that its config names (or `data`, loaded before).
+
+    `data_dir` is where MNIST lies by now, if it was moved.
 
     Raises:
-        RunError: it is no run directory, it is finished, or its data is no longer the same.
+        RunError: it is no run directory, it is finished, or its digits or the user's network are no longer the same.
     """
     directory, config = open_run_directory(path)
+    if data_dir is not None:
+        config = replace(config, data_dir=str(data_dir))
     if directory.result.exists():
         raise RunError(f"{path} is finished: result.json is there. Start another run with `tinydigits train`.")
     return _prepare(config, data, directory, None, budget)
@@ -102,15 +115,17 @@ def run_epochs(run: Run) -> Iterator[Step | Epoch]:
     for record in fit(run.state, run.train, run.judge, run.config.recipe, run.mean, run.deviation, run.config.seed):
         if isinstance(record, Epoch):
             save_run(run)
+            yield record
             run.logged = 0
-        yield record
+        else:
+            yield record
 
 
 def save_run(run: Run) -> None:
     """Put on disk all that is done so far, in the middle of an epoch too."""
     _log_batches(run)
     write_metrics(run.directory, [epoch.as_dict() for epoch in run.state.epochs])
-    save_state(run.state, run.directory.state, run.data_sha256)
+    save_state(run.state, run.directory.state, run.identity)
 
 
 def finish_run(run: Run) -> dict[str, Any]:
@@ -128,6 +143,7 @@ def finish_run(run: Run) -> dict[str, Any]:
         "data": run.data_name,
         "data_sha256": run.data_sha256,
         "judge_sha256": run.judge_sha256,
+        "code_sha256": run.code_sha256,
         "notice": run.notice,
         "protocol": config.protocol,
         "recipe": config.recipe.name,
@@ -179,8 +195,13 @@ def _claimed(model: str) -> Budget | None:
     return budget_of(claim) if claim else None
 
 
-def preview_augmentation(run: Run, variants: int = 8) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The first training digit of each class [D, 28, 28], and augmented variants of it [D, variants, 28, 28]."""
+def preview_augmentation(run: Run, variants: int = 8) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """The first training digit of each class [D, 28, 28], and augmented variants of it [D, variants, 28, 28].
+
+    None where nothing is augmented.
+    """
+    if not run.config.recipe.augmented_epochs:
+        return None
     labels = run.train.labels.tolist()
     originals = run.train.images[[labels.index(digit) for digit in sorted(set(labels))]].cpu()
     repeated = originals.repeat_interleave(variants, dim=0).unsqueeze(1).float()  # [D·variants, 1, 28, 28]
@@ -238,6 +259,7 @@ def _prepare(
         data_name=data.name,
         data_sha256=data.train.sha256,
         judge_sha256=judge.sha256,
+        code_sha256=code_sha256(config.model),
         notice=data.notice,
         mean=mean,
         deviation=deviation,
@@ -252,7 +274,7 @@ def _prepare(
 def _restore(run: Run) -> None:
     """Put the saved state back; a run that was killed before its first epoch ended starts at its first step."""
     if run.directory.state.exists():
-        load_state(run.state, run.directory.state, run.data_sha256)
+        load_state(run.state, run.directory.state, run.identity)
     rewind_batches(run.directory, run.state.step)
     run.logged = run.state.step % len(run.state.losses)
 
@@ -290,9 +312,13 @@ def _card(run: Run) -> Card:
 
 
 def _command(config: RunConfig) -> str:
-    recipe = f"--recipe {config.recipe.name} --epochs {config.recipe.epochs}"
+    """The command that gives these weights again, where flags can say it; else what it takes besides."""
+    recipe = config.recipe
+    named = replace(get_recipe(recipe.name), epochs=recipe.epochs) if recipe.name in list_recipes() else None
     digits = f"--data {config.data} --protocol {config.protocol}"
-    return f"tinydigits train {config.model} {recipe} {digits} --seed {config.seed} --threads {config.threads}"
+    command = f"tinydigits train {config.model} --recipe {recipe.name} --epochs {recipe.epochs} {digits}"
+    command += f" --seed {config.seed} --threads {config.threads}"
+    return command if recipe == named else f"{command}, with the recipe as it stands in this card"
 
 
 def _to_device(dataset: Dataset, device: torch.device) -> Digits:

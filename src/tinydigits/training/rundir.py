@@ -1,5 +1,6 @@
 """The run directory: what a run leaves on disk, and who writes what."""
 
+import errno
 import json
 import os
 import platform
@@ -19,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tinydigits.errors import RunError, StorageError
-from tinydigits.storage import append_line, make_directory, write_bytes, write_json
+from tinydigits.storage import append_line, staged_directory, write_bytes, write_json
 from tinydigits.training.config import RunConfig, config_from_dict
 
 SCHEMA = 1
@@ -66,22 +67,23 @@ class RunDirectory:
 def create_run_directory(config: RunConfig, out: Path | None) -> RunDirectory:
     """A new directory, `out` or the next free `runs/<model>-<number>`, holding the config and the environment.
 
+    It appears with both files in it, or not at all.
+
     Raises:
         StorageError: `out` exists already, or nothing can be written there.
     """
-    path = out if out is not None else _claim_numbered(Path("runs"), config.model)
-    if out is not None:
-        make_directory(path)
-    directory = RunDirectory(path)
-    try:
-        write_json(path / "environment.json", environment())
-        write_json(path / "config.json", {"schema": SCHEMA, **config.as_dict()})
-    except StorageError:
-        for leftover in path.iterdir():
-            leftover.unlink()
-        path.rmdir()
-        raise
-    return directory
+    taken = f"{out} exists already, and nothing is overwritten. Name another directory or remove it."
+    if out is not None and out.exists():
+        raise StorageError(taken)
+    with staged_directory(out.parent if out is not None else Path("runs")) as staging:
+        write_json(staging / "environment.json", environment())
+        write_json(staging / "config.json", {"schema": SCHEMA, **config.as_dict()})
+        path = out if out is not None else _next_free(Path("runs"), file_stem(config.model))
+        while not _renamed(staging, path):
+            if out is not None:
+                raise StorageError(taken)
+            path = _next_free(Path("runs"), file_stem(config.model))
+    return RunDirectory(path)
 
 
 def open_run_directory(path: Path) -> tuple[RunDirectory, RunConfig]:
@@ -175,19 +177,18 @@ def _processor() -> str:
     return match[1] if match else platform.processor() or platform.machine()
 
 
-def _claim_numbered(parent: Path, model: str) -> Path:
-    """Make and return the next free `<parent>/<model>-<number>`; safe against other processes doing the same."""
-    stem = file_stem(model)
-    taken = [int(m[1]) for p in parent.glob(f"{stem}-*") if (m := re.fullmatch(rf"{re.escape(stem)}-(\d+)", p.name))]
-    number = max(taken, default=0)
-    while True:
-        number += 1
-        path = parent / f"{stem}-{number:03d}"
-        if not path.exists():
-            try:
-                make_directory(path)
-            except StorageError:
-                if not path.exists():
-                    raise
-                continue
-            return path
+def _next_free(parent: Path, stem: str) -> Path:
+    pattern = re.compile(rf"{re.escape(stem)}-(\d+)")
+    taken = [int(match[1]) for path in parent.iterdir() if (match := pattern.fullmatch(path.name))]
+    return parent / f"{stem}-{max(taken, default=0) + 1:03d}"
+
+
+def _renamed(staging: Path, path: Path) -> bool:
+    """Give the directory its name; False when another process was faster."""
+    try:
+        staging.rename(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise StorageError(f"{path} could not be made: {(error.strerror or '').lower()}. Use another --out.") from error
+    return True
