@@ -375,10 +375,17 @@ def test_what_a_users_network_prints_is_no_part_of_the_results(
     assert "% after 1 epoch, " in captured.err
 
 
+def _obey_ctrl_c() -> None:
+    """A process that was started in the background ignores Ctrl-C, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("line", ["to train", "after 2 epochs"], ids=["while workers start", "between runs"])
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path, line: str) -> None:
     command = [sys.executable, "-m", "tinydigits", *PROVE, "--seeds", "9", "--out", str(tmp_path / "a study")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_obey_ctrl_c
+    ) as process:
         assert process.stderr is not None
         while line not in process.stderr.readline():
             assert process.poll() is None
