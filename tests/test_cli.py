@@ -1,3 +1,4 @@
+import argparse
 import importlib
 import json
 import os
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tinydigits.cli import train
+from tinydigits.cli.arguments import run_config
 from tinydigits.cli.main import COMMANDS, main
 from tinydigits.data.sources import load_dataset
 from tinydigits.errors import DataNotFoundError
@@ -239,3 +242,20 @@ def test_help_is_quick_enough_to_be_asked_for(tmp_path: Path) -> None:
     probe += "heavy = {'torch', 'numpy', 'scipy', 'sklearn', 'matplotlib', 'PIL', 'pooch'} & set(sys.modules)\n"
     probe += "assert not heavy, heavy"
     subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "recipe"),
+    [
+        ([], "fast"),
+        (["era-8k"], "era"),
+        (["era_8k", "--recipe", "fast"], "fast"),
+        (["plain-9k"], "fast"),
+        (["net.py:Net"], "fast"),
+    ],
+    ids=" ".join,
+)
+def test_a_model_is_trained_with_its_own_recipe_unless_another_is_named(arguments: list[str], recipe: str) -> None:
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    assert run_config(parser.parse_args(arguments)).recipe.name == recipe

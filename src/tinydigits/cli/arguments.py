@@ -60,7 +60,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """--recipe with what may be changed in it, and --config; None when they are left out."""
     parser.add_argument(
-        "--recipe", metavar="R", help="a recipe's name; an unknown one is answered with those there are (default: fast)"
+        "--recipe",
+        metavar="R",
+        help="a recipe's name; an unknown one is answered with those there are (default: the model's own)",
     )
     parser.add_argument("--epochs", metavar="N", type=int, help="instead of the recipe's")
     parser.add_argument("--batch-size", metavar="N", type=int, help="instead of the recipe's")
@@ -80,17 +82,16 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
     from tinydigits.training.config import config_from_dict
     from tinydigits.training.recipes import get_recipe
 
-    values: dict[str, Any] = {"model": DEFAULT_MODEL, "recipe": "fast"}
+    values: dict[str, Any] = {"model": DEFAULT_MODEL}
     if arguments.config:
         values |= read_settings(arguments.config)
-    if arguments.recipe:
-        values["recipe"] = arguments.recipe
-    if isinstance(values["recipe"], str):
-        values["recipe"] = asdict(get_recipe(values["recipe"]))
     for key in ("model", "data", "data_dir", "protocol", "seed", "device", "threads"):
         if (given := getattr(arguments, key, None)) is not None:
             values[key] = str(given) if isinstance(given, Path) else given
-    recipe = values["recipe"]
+    recipe = arguments.recipe or values.get("recipe") or _own_recipe(values["model"])
+    if isinstance(recipe, str):
+        recipe = asdict(get_recipe(recipe))
+    values["recipe"] = recipe
     if isinstance(recipe, dict):
         for key in ("epochs", "batch_size"):
             if getattr(arguments, key) is not None:
@@ -99,3 +100,10 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
         if arguments.learning_rate is not None and isinstance(optimizer, dict):
             recipe["optimizer"] = {**optimizer, "learning_rate": arguments.learning_rate}
     return config_from_dict(values, str(arguments.config or "command line"))
+
+
+def _own_recipe(model: Any) -> str:
+    from tinydigits.models.registry import model_claim
+
+    claim = model_claim(model) if isinstance(model, str) else None  # another type is refused with the whole config
+    return claim.recipe if claim else "fast"

@@ -1,5 +1,6 @@
 """Digits in memory, and the fixed rules that split them."""
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Literal
@@ -30,7 +31,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """SHA-256 of the image bytes followed by the label bytes, as hexadecimal digits."""
         digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes())

@@ -46,7 +46,8 @@ class Claim:
     """What a document says of its network, or, without a `source`, what we aim at with ours. None: nothing is said.
 
     `parameters` and `epochs` are upper bounds, `accuracy` in [0, 1] is a lower one, to be exceeded if `strict`;
-    `wording` is how the document puts it. `figures` and `notes` are for the recount.
+    `wording` is how the document puts it. `recipe` names the one that the network is trained with, unless
+    another is asked for. `figures` and `notes` are for the recount.
     """
 
     parameters: int | None = None
@@ -55,12 +56,13 @@ class Claim:
     strict: bool = False
     source: str | None = None
     wording: str | None = None
+    recipe: str = "fast"
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The claim as plain data, without the figures."""
-        return {key: value for key, value in asdict(self).items() if key not in ("figures", "notes")}
+        """The claim itself as plain data."""
+        return {key: value for key, value in asdict(self).items() if key not in ("figures", "notes", "recipe")}
 
 
 _entries: dict[str, tuple[Builder, Claim | None]] = {}

@@ -23,7 +23,7 @@ def tiny_10k() -> nn.Module:
     )  # fmt: skip
 
 
-@register(goal=Claim(parameters=7_999, accuracy=0.994, epochs=15))
+@register(goal=Claim(parameters=7_999, accuracy=0.994, epochs=15, recipe="era"))
 def era_8k() -> nn.Module:
     """As tiny-10k, narrower, with the dropout that course budgets ask for. [N, 1, 28, 28] → [N, 10] logits."""
     return nn.Sequential(
