@@ -117,7 +117,7 @@ def _verdict_table() -> str:
             rows.append(
                 f"| `{verdict['model']}`, `{verdict['recipe']}` | {verdict['budget'] or '–'} "
                 f"| {100 * verdict['mean']:.3f} ± {100 * verdict['sd']:.3f} %{what} | {verdict['n']} "
-                f"| {100 * verdict['lower_bound']:.3f} % | {verdict['verdict']} |"
+                f"| {100 * verdict['lower_bound']:.3f} % | {verdict['verdict'] if verdict['budget'] else '–'} |"
             )
     rows += ["", "Made by `make proofs`; kept in [results/proofs](results/proofs)."]
     return "\n".join(rows)
