@@ -247,6 +247,15 @@ def test_an_accuracy_that_is_no_number_is_a_sentence(proved: Path, tmp_path: Pat
         collect(copy, CONFIG, range(3))
 
 
+@pytest.mark.parametrize("name", ["result.json", "environment.json"])
+def test_a_damaged_file_of_a_run_is_named(proved: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(proved, copy)
+    (run_directory(copy, 0) / name).write_text("{")
+    with pytest.raises(RunError, match=rf"{name} cannot be read.*and prove again"):
+        collect(copy, CONFIG, range(3))
+
+
 @pytest.mark.parametrize("second", [CONFIG, replace(CONFIG, protocol="tune")], ids=["same", "other"])
 def test_two_processes_do_not_share_a_study(tmp_path: Path, second: RunConfig) -> None:
     with (

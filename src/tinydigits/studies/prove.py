@@ -173,7 +173,7 @@ def collect(
         "interval": list(two_way_bootstrap(right)),
         "runs": [{key: result[key] for key in _SHOWN} for result in results],
         "calibration": _calibration(study, held_out) if held_out is not None else None,
-        "environment": json.loads((run_directory(study, seeds[0]) / "environment.json").read_text(encoding="utf-8")),
+        "environment": _read_run(run_directory(study, seeds[0]), "environment.json", ()),
     }
     write_json(study / "study.json", document)
     _release(study, document)
@@ -298,11 +298,16 @@ def read_study(study: Path) -> dict[str, Any]:
 
 
 def _read_result(directory: Path) -> dict[str, Any]:
-    path = directory / "result.json"
+    return {"code_sha256": None, **_read_run(directory, "result.json", _RESULT_KEYS), "run_dir": str(directory)}
+
+
+def _read_run(directory: Path, name: str, keys: Sequence[str]) -> dict[str, Any]:
+    """A JSON file of a run that has to hold these keys."""
+    path = directory / name
     try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _require(result, _RESULT_KEYS)
-        return {"code_sha256": None, **result, "run_dir": str(directory)}
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _require(document, keys)
+        return document
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{path} cannot be read: {error}. Remove {directory}, and prove again.") from error
 
