@@ -18,6 +18,7 @@ from tinydigits.evaluation.statistics import wilson_interval
 from tinydigits.models.registry import list_models, model_claim
 from tinydigits.models.weights import load_card, packaged_weights
 from tinydigits.reports.plots import digit_gallery
+from tinydigits.reports.tables import percent
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
@@ -66,10 +67,9 @@ def _zoo_table() -> str:
     listed = subprocess.run([*TINYDIGITS, "models", "--json"], stdout=subprocess.PIPE, text=True, check=True)
     rows = ["| model | parameters | MACs | documented | shipped weights |", "|---|--:|--:|--:|--:|"]
     for model in json.loads(listed.stdout):
-        shipped = model["weights"] and _percent(model["weights"]["accuracy"])
-        documented = model["documented"] and _percent(model["documented"]["accuracy"])
+        shipped, documented = (percent(model[key] and model[key]["accuracy"]) for key in ("weights", "documented"))
         counts = f"{model['parameters']:,} | {model['macs']:,}"
-        rows.append(f"| `{model['model']}` | {counts} | {documented or '–'} | {shipped or '–'} |")
+        rows.append(f"| `{model['model']}` | {counts} | {documented} | {shipped} |")
     return "\n".join(rows)
 
 
@@ -99,13 +99,13 @@ def _lucky_seed() -> str:
     low, high = wilson_interval(9_940, 10_000)
     listed = ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies)
     return (
-        f"The document of `plain-9k` reports {_percent(claim.accuracy)} after the first epoch. Its recipe, repeated with "
-        f"{len(accuracies)} seeds, gives {listed}: a mean of {_percent(final['mean'])}, "
+        f"The document of `plain-9k` reports {percent(claim.accuracy)} after the first epoch. Its recipe, repeated with "
+        f"{len(accuracies)} seeds, gives {listed}: a mean of {percent(final['mean'])}, "
         f"sd {100 * final['sd']:.2f} points. {reaching} of {len(accuracies)} seeds reach the figure, and the verdict on it is "
         f"**{verdict['verdict']}**. Whoever reports one run reports luck; whoever reports the best epoch of one run on the "
         "test digits chooses it.\n\n"
         "And a test set is a sample too. A network that reads 9,940 of 10,000 digits right has, with 95 % confidence, a "
-        f"true accuracy between {_percent(low)} and {_percent(high)} on digits of that kind (Wilson)."
+        f"true accuracy between {percent(low)} and {percent(high)} on digits of that kind (Wilson)."
     )
 
 
@@ -154,10 +154,6 @@ def _goal(figure: dict[str, Any]) -> str:
     if figure["goal"] is None:
         return "–"
     return f"{figure['goal']}: {'reached' if figure['reached'] else '**not reached**'}"
-
-
-def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{share:.2%}".replace("%", " %")
 
 
 if __name__ == "__main__":

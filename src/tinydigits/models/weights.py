@@ -73,7 +73,7 @@ def save_weights(path: Path, model: nn.Module, card: Card) -> Card:
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     content = safetensors.torch.save(tensors)
     card = dataclasses.replace(
-        card, parameters=_count(model), weights_sha256=hashlib.sha256(content).hexdigest(), schema=SCHEMA
+        card, parameters=count_parameters(model), weights_sha256=hashlib.sha256(content).hexdigest(), schema=SCHEMA
     )
     storage.write_bytes(path, content)
     storage.write_json(card_path(path), dataclasses.asdict(card))
@@ -100,10 +100,10 @@ def load_weights(model: nn.Module, path: Path, name: str | None = None) -> Card:
     if name is not None and canonical_name(name) != card.model:
         raise WeightsError(f"{path} holds weights of {card.model}, not of {name}. Name {card.model}, or another file.")
     tensors = _read_tensors(path, card)
-    if card.parameters != _count(model):
+    if card.parameters != count_parameters(model):
         raise WeightsError(
             f"{path}: its card counts {card.parameters:,} parameters and the network {card.model} has "
-            f"{_count(model):,}. The network has changed since; train it again."
+            f"{count_parameters(model):,}. The network has changed since; train it again."
         )
     _check_fit(path, tensors, model.state_dict())
     model.load_state_dict(tensors)
@@ -201,7 +201,8 @@ def load_model(source: str) -> tuple[nn.Module, Card]:
     return model.eval(), load_shipped(model, name)
 
 
-def _count(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
+    """All numbers that are trained, as PyTorch counts them: batch norm included, shared ones once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -43,7 +43,7 @@ _FREE = ("data_dir", "threads")  # may differ from start to start: they say noth
 _COVERAGES = (1.0, 0.999, 0.995, 0.99, 0.98, 0.95)  # shares of the held-out digits that are kept, for the report
 _SHOWN = ("seed", "accuracy", "accuracy_last3", "accuracy_best", "time_seconds")  # of each run, in study.json
 _SAME = ("data_sha256", "judge_sha256", "parameters", "code_sha256")  # in all runs
-_RESULT_KEYS = (*_SHOWN, "data_sha256", "judge_sha256", "parameters", "epochs", "data")
+_RESULT_KEYS = (*_SHOWN, *_SAME, "epochs", "data")
 _STUDY_KEYS = ("model", "recipe", "data", "protocol", "judge_sha256", "seeds", "n", "final", "runs")
 
 
@@ -298,7 +298,7 @@ def read_study(study: Path) -> dict[str, Any]:
 
 
 def _read_result(directory: Path) -> dict[str, Any]:
-    return {"code_sha256": None, **_read_run(directory, "result.json", _RESULT_KEYS), "run_dir": str(directory)}
+    return {**_read_run(directory, "result.json", _RESULT_KEYS), "run_dir": str(directory)}
 
 
 def _read_run(directory: Path, name: str, keys: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tinydigits.evaluation.statistics import wilson_interval
 from tinydigits.models.budget import Budget, accuracy_clause, budget_of, overall, refuse, structural_clauses, wording
 from tinydigits.models.inspect import Inspection, inspect_model
 from tinydigits.models.registry import canonical_name, code_sha256, create_model, model_claim
-from tinydigits.models.weights import Card, save_weights
+from tinydigits.models.weights import Card, count_parameters, save_weights
 from tinydigits.storage import write_json
 from tinydigits.training.checkpoint import load_state, save_state
 from tinydigits.training.config import RunConfig
@@ -66,7 +66,7 @@ class Run:
     @property
     def parameters(self) -> int:
         """Trainable numbers, as PyTorch counts them."""
-        return sum(p.numel() for p in self.state.model.parameters())
+        return count_parameters(self.state.model)
 
 
 def train(config: RunConfig, out: Path | None = None, budget: Budget | None = None) -> dict[str, Any]:
@@ -294,7 +294,6 @@ def _card(run: Run) -> Card:
     config = run.config
     return Card(
         model=config.model,
-        parameters=run.parameters,
         mean=run.mean,
         deviation=run.deviation,
         data=run.data_name,
