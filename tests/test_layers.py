@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
-from tinydigits.models.layers import Dropout
+from tinydigits.models.layers import Dropout, Residual
 
 
 def _dropout(p: float, *shape: int, seed: int = 0) -> torch.Tensor:
@@ -48,3 +49,13 @@ def test_dropout_does_nothing_outside_training() -> None:
     x = torch.rand(10)
     assert torch.equal(Dropout(0.9).eval()(x), x)
     assert torch.equal(Dropout(0.0).train()(x), x)
+
+
+def test_a_residual_connection_cuts_the_border_off_and_fills_channels_with_zeros() -> None:
+    zero = nn.Conv2d(2, 3, 3, bias=False)
+    nn.init.zeros_(zero.weight)
+    x = torch.rand(4, 2, 8, 8)
+    y = Residual(zero)(x)
+    assert torch.equal(y[:, :2], x[:, :, 1:-1, 1:-1])
+    assert not y[:, 2].any()
+    assert Residual(nn.Conv2d(2, 3, 4))(x).shape == (4, 3, 5, 5)

@@ -75,7 +75,7 @@ def test_an_unknown_option_is_named_with_those_there_are() -> None:
     with pytest.raises(ModelError, match=r"'width'.*in_channels, n_channels"):
         create_model("blocks-19k", width=3)
     with pytest.raises(ModelError, match="Its options: none"):
-        create_model("plain-9k", width=3)
+        create_model("tiny-10k", width=3)
 
 
 def test_a_taken_name_is_refused() -> None:
@@ -197,3 +197,32 @@ def test_a_users_network_takes_no_options_and_has_no_shipped_weights(here: Path)
 def test_weights_that_are_not_shipped_are_named() -> None:
     with pytest.raises(WeightsError, match="bottleneck-9k: no weights are shipped"):
         create_model("bottleneck-9k", pretrained=True)
+
+
+def test_a_variant_has_one_name_however_it_is_written() -> None:
+    assert canonical_name("plain_9k+padding=1+batch_norm") == "plain-9k+batch-norm+padding=1"
+    assert canonical_name("plain-9k+batch-norm+padding=1") == "plain-9k+batch-norm+padding=1"
+    assert canonical_name("plain-9k+dropout=0.0+padding=0") == "plain-9k"
+    assert model_claim("plain-9k+batch-norm") is None
+
+
+def test_a_variant_is_built_with_its_options() -> None:
+    kinds = [type(layer).__name__ for layer in create_model("plain-9k+batch-norm+dropout=0.25").children()]
+    assert kinds.count("BatchNorm2d") == kinds.count("Dropout") == 5
+    assert create_model("bottleneck-9k+hidden=32")(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("plain-9k+foo", "plain-9k has no option 'foo'. Its options: batch_norm, dropout, padding"),
+        ("tiny-10k+foo", "tiny-10k has no option 'foo'. Its options: none"),
+        ("plain-9k+padding=one", "it is a whole number, as in [+]padding=1"),
+        ("plain-9k+dropout", "it is a number"),
+        ("plain-9k+batch-norm=1", "batch_norm is a switch"),
+        ("plain-9k+padding=1+padding=0", "padding is given twice"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_refused(name: str, sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        canonical_name(name)

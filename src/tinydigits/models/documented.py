@@ -8,8 +8,9 @@ prediction here: log_softmax of these logits is exactly the documented output. W
 from torch import nn
 
 from tinydigits.errors import ConfigError
-from tinydigits.models.layers import Dropout, conv1x1, conv3x3
+from tinydigits.models.layers import Dropout, Residual, conv1x1, conv3x3
 from tinydigits.models.registry import Claim, Figure, register
+from tinydigits.settings import between
 
 
 @register(
@@ -145,19 +146,38 @@ _BOTTLENECK_ROWS = {
         ),
     )
 )
-def bottleneck_9k() -> nn.Module:
-    """Bias-free CNN: a 1×1 bottleneck, average pool, two 1×1 convolutions as head. [N, 1, 28, 28] → [N, 10] logits."""
+def bottleneck_9k(hidden: int = 0, residual: bool = False) -> nn.Module:
+    """Bias-free CNN: a 1×1 bottleneck, average pool, two 1×1 convolutions as head. [N, 1, 28, 28] → [N, 10] logits.
+
+    The options are what the document proposes. `hidden`: one more fully connected layer, of that width, before the
+    last. `residual`: connections around the four convolutions behind the bottleneck.
+
+    Raises:
+        ConfigError: `hidden` is negative.
+    """
+    if hidden < 0:
+        raise ConfigError(f"hidden {hidden}: it is the width of a layer, or 0 for none. Take 32.")
+    skip = _residual if residual else _as_it_is
     return nn.Sequential(
-        conv3x3(1, 14), nn.ReLU(), nn.BatchNorm2d(14), Dropout(0.1),    # [N, 14, 26, 26]
-        conv3x3(14, 30), nn.ReLU(), nn.BatchNorm2d(30), Dropout(0.1),   # [N, 30, 24, 24]
-        conv1x1(30, 10), nn.MaxPool2d(2),                               # [N, 10, 12, 12]
-        conv3x3(10, 14), nn.ReLU(), nn.BatchNorm2d(14), Dropout(0.1),   # [N, 14, 10, 10]
-        conv3x3(14, 15), nn.ReLU(), nn.BatchNorm2d(15), Dropout(0.1),   # [N, 15,  8,  8]
-        conv3x3(15, 15), nn.ReLU(), nn.BatchNorm2d(15), Dropout(0.1),   # [N, 15,  6,  6]
-        nn.AvgPool2d(6),                                                # [N, 15,  1,  1]
-        conv1x1(15, 15), nn.BatchNorm2d(15), nn.ReLU(), Dropout(0.1),   # [N, 15,  1,  1]
-        conv1x1(15, 10), nn.Flatten(),                                  # [N, 10]
+        conv3x3(1, 14), nn.ReLU(), nn.BatchNorm2d(14), Dropout(0.1),           # [N, 14, 26, 26]
+        conv3x3(14, 30), nn.ReLU(), nn.BatchNorm2d(30), Dropout(0.1),          # [N, 30, 24, 24]
+        conv1x1(30, 10), nn.MaxPool2d(2),                                      # [N, 10, 12, 12]
+        *skip(conv3x3(10, 14), nn.ReLU(), nn.BatchNorm2d(14), Dropout(0.1)),   # [N, 14, 10, 10]
+        *skip(conv3x3(14, 15), nn.ReLU(), nn.BatchNorm2d(15), Dropout(0.1)),   # [N, 15,  8,  8]
+        *skip(conv3x3(15, 15), nn.ReLU(), nn.BatchNorm2d(15), Dropout(0.1)),   # [N, 15,  6,  6]
+        nn.AvgPool2d(6),                                                       # [N, 15,  1,  1]
+        *skip(conv1x1(15, 15), nn.BatchNorm2d(15), nn.ReLU(), Dropout(0.1)),   # [N, 15,  1,  1]
+        *((conv1x1(15, hidden, bias=True), nn.ReLU()) if hidden else ()),      # [N, hidden, 1, 1]
+        conv1x1(hidden or 15, 10), nn.Flatten(),                               # [N, 10]
     )  # fmt: skip
+
+
+def _as_it_is(*layers: nn.Module) -> tuple[nn.Module, ...]:
+    return layers
+
+
+def _residual(*layers: nn.Module) -> tuple[nn.Module, ...]:
+    return (Residual(*layers),)
 
 
 # The parameter column of the document's layer summary, in the same form.
@@ -185,14 +205,29 @@ _PLAIN_ROWS = {1: 72, 3: 576, 6: 1152, 8: 2304, 11: 4608, 13: 320}
         ),
     )
 )
-def plain_9k() -> nn.Module:
-    """Bias-free plain CNN: six convolutions, global average pool. [N, 1, H, W] → [N, 10] logits, from 24×24 on."""
+def plain_9k(batch_norm: bool = False, dropout: float = 0.0, padding: int = 0) -> nn.Module:
+    """Bias-free plain CNN: six convolutions, global average pool. [N, 1, H, W] → [N, 10] logits, from 24×24 on.
+
+    The options are what the document proposes: `batch_norm` between convolution and ReLU, `dropout` of that rate after
+    it, `padding` of the 3×3 convolutions.
+
+    Raises:
+        ConfigError: `dropout` is no rate, or `padding` not 0 or 1.
+    """
+    between("dropout", dropout, 0, 1, top_open=True)
+    between("padding", padding, 0, 1)
+
+    def block(in_channels: int, out_channels: int) -> list[nn.Module]:
+        norm = [nn.BatchNorm2d(out_channels)] if batch_norm else []
+        drop = [Dropout(dropout)] if dropout else []
+        return [conv3x3(in_channels, out_channels, padding), *norm, nn.ReLU(), *drop]
+
     return nn.Sequential(
-        conv3x3(1, 8), nn.ReLU(),                        # [N,  8, 26, 26]
-        conv3x3(8, 8), nn.ReLU(), nn.MaxPool2d(2),       # [N,  8, 12, 12]
-        conv3x3(8, 16), nn.ReLU(),                       # [N, 16, 10, 10]
-        conv3x3(16, 16), nn.ReLU(), nn.MaxPool2d(2),     # [N, 16,  4,  4]
-        conv3x3(16, 32), nn.ReLU(),                      # [N, 32,  2,  2]
-        conv1x1(32, 10),                                 # [N, 10,  2,  2]
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(),           # [N, 10]
+        *block(1, 8),                            # [N,  8, 26, 26]
+        *block(8, 8), nn.MaxPool2d(2),           # [N,  8, 12, 12]
+        *block(8, 16),                           # [N, 16, 10, 10]
+        *block(16, 16), nn.MaxPool2d(2),         # [N, 16,  4,  4]
+        *block(16, 32),                          # [N, 32,  2,  2]
+        conv1x1(32, 10),                         # [N, 10,  2,  2]
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),   # [N, 10]
     )  # fmt: skip

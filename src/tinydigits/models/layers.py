@@ -33,6 +33,26 @@ class Dropout(nn.Module):
         return f"p={self.p}"
 
 
+class Residual(nn.Module):
+    """Layers with a connection around them that has no weights of its own (He et al. 2015, shortcut A).
+
+    [N, in, H, W] → [N, out, H', W'] with out ≥ in: channels that the input lacks count as zeros, and where unpadded
+    convolutions cut the border off, it is cut off the input too.
+    """
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in, H, W] → [N, out, H', W']."""
+        y: Tensor = self.layers(x)
+        channels, height, width = (there - here for there, here in zip(y.shape[1:], x.shape[1:], strict=True))
+        # F.pad with negative numbers cuts off
+        edges = (width // 2, width - width // 2, height // 2, height - height // 2, 0, channels)
+        return y + F.pad(x, edges)
+
+
 def conv3x3(in_channels: int, out_channels: int, padding: int = 0, bias: bool = False) -> nn.Conv2d:
     """3×3 convolution, stride 1: [N, in, H, W] → [N, out, H − 2 + 2·padding, W − 2 + 2·padding]."""
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=padding, bias=bias)

@@ -1,4 +1,8 @@
-"""One registry of everything that can stand where a model is asked for: the zoo, and a user's own `net.py:Net`."""
+"""One registry of everything that can stand where a model is asked for: the zoo, and a user's own `net.py:Net`.
+
+A name of the zoo may carry options of its function, so that a variant can be trained, proved and loaded like any other:
+`plain-9k+batch-norm+dropout=0.05` is `plain_9k(batch_norm=True, dropout=0.05)`.
+"""
 
 import contextlib
 import copy
@@ -9,7 +13,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -89,7 +93,7 @@ def create_model(name: str, pretrained: bool = False, **options: Any) -> nn.Modu
     """Build a model: of the zoo (`plain-9k` or `plain_9k`), or the user's own, run as their code (`net.py:Net`).
 
     Args:
-        name: The model.
+        name: The model, with options of its function if wanted (`blocks-19k+n-channels=16`).
         pretrained: Load the weights that ship with tinydigits.
         **options: Passed to the zoo's function, such as `n_channels` of `blocks-19k`.
 
@@ -99,6 +103,7 @@ def create_model(name: str, pretrained: bool = False, **options: Any) -> nn.Modu
     Raises:
         UnknownModelError: there is no such model.
         ModelError: the user's file does not import, or holds no such network; or the option does not exist.
+        ConfigError: the option's value is out of range.
         WeightsError: `pretrained` is asked for and no weights are shipped, or they do not fit.
     """
     name = canonical_name(name)
@@ -108,13 +113,10 @@ def create_model(name: str, pretrained: bool = False, **options: Any) -> nn.Modu
                 f"{name}: a model of your own is called without arguments and has no shipped weights. Omit them."
             )
         return _users_model(name)
-    build = _zoo()[name][0]
-    try:
-        inspect.signature(build).bind(**options)
-    except TypeError as error:
-        takes = ", ".join(inspect.signature(build).parameters) or "none"
-        raise ModelError(f"{name}: {error}. Its options: {takes}.") from error
-    model = build(**options)
+    base, named = _parse(name)
+    build = _zoo()[base][0]
+    _check_options(base, options)
+    model = build(**named | options)
     if pretrained:
         from tinydigits.models.weights import load_shipped  # weights.py itself builds on this module
 
@@ -132,28 +134,67 @@ def canonical_name(name: str) -> str:
 
     Raises:
         UnknownModelError: the zoo has no such model, and it is no `net.py:Net` either.
+        ModelError: an option after the `+` does not exist, or has no value of its type.
     """
     if _is_path(name):
         return name
-    dashed = name.replace("_", "-")
-    if dashed in _zoo():
-        return dashed
-    if name.endswith(".py"):
-        raise UnknownModelError(f"{name}: name the class or function in it too, after a colon, as in {name}:Net.")
-    raise UnknownModelError(
-        f"{name!r} is no model of the zoo. {nearest(dashed, list(_zoo()))} `tinydigits models` lists them all; "
-        f"your own is named as net.py:Net."
-    )
+    base, options = _parse(name)
+    # in one order and spelling, so that one variant has one name
+    parts = (key if value is True else f"{key}={value}" for key, value in sorted(options.items()))
+    return "+".join((base, *parts)).replace("_", "-")
+
+
+def _parse(name: str) -> tuple[str, dict[str, Any]]:
+    """`plain_9k+padding=1` → `plain-9k`, {"padding": 1}; options that say what holds anyway are left out."""
+    first, *parts = name.split("+")
+    base = first.replace("_", "-")
+    if base not in _zoo():
+        if name.endswith(".py"):
+            raise UnknownModelError(f"{name}: name the class or function in it too, after a colon, as in {name}:Net.")
+        raise UnknownModelError(
+            f"{first!r} is no model of the zoo. {nearest(base, list(_zoo()))} `tinydigits models` lists them all; "
+            f"your own is named as net.py:Net."
+        )
+    known = inspect.signature(_zoo()[base][0]).parameters
+    options: dict[str, Any] = {}
+    for part in parts:
+        key, _, text = part.partition("=")
+        key = key.replace("-", "_")
+        _check_options(base, (key,))
+        if key in options:
+            raise ModelError(f"{name}: {key} is given twice. Give it once.")
+        options[key] = _option_value(name, key, text, type(known[key].default))
+    return base, {key: value for key, value in options.items() if value != known[key].default}
+
+
+def _check_options(base: str, options: Iterable[str]) -> None:
+    known = inspect.signature(_zoo()[base][0]).parameters
+    for key in options:
+        if key not in known:
+            raise ModelError(f"{base} has no option {key!r}. Its options: {', '.join(known) or 'none'}.")
+
+
+def _option_value(name: str, key: str, text: str, kind: type) -> bool | int | float:
+    """An option's text as a value of the type that its default has; a switch stands without a value."""
+    if kind is bool:
+        if text:
+            raise ModelError(f"{name}: {key} is a switch. Write +{key.replace('_', '-')} alone.")
+        return True
+    try:
+        return kind(text)  # type: ignore[no-any-return]
+    except ValueError as error:
+        number = "a whole number" if kind is int else "a number"
+        raise ModelError(f"{name}: {key} = {text!r}: it is {number}, as in +{key.replace('_', '-')}=1.") from error
 
 
 def model_claim(name: str) -> Claim | None:
-    """What is claimed of a model; None where nothing is, as for a user's own.
+    """What is claimed of a model; None where nothing is, as for a user's own or a variant.
 
     Raises:
         UnknownModelError: there is no such model.
     """
     name = canonical_name(name)
-    return None if _is_path(name) else _zoo()[name][1]
+    return _zoo()[name][1] if name in _zoo() else None
 
 
 def code_sha256(name: str) -> str | None:
