@@ -63,5 +63,9 @@ class DivergedError(RunError):
     """The training loss is no longer a finite number."""
 
 
+class ExportError(TinydigitsError):
+    """A network cannot be exported."""
+
+
 class StorageError(TinydigitsError):
     """Something cannot be written: the disk is full, the place is read-only or already taken."""

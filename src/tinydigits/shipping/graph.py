@@ -1,0 +1,250 @@
+"""The folded graph: a trained network as a short list of plain operations on raw bytes, with a reference interpreter.
+
+A graph takes uint8 pictures as MNIST has them and gives logits; normalisation and batch norm are folded into the
+weights (`fold.py` does that). It is all that a picture needs to be read: this module imports no torch. Every other form
+that leaves the house (C, ONNX, JavaScript) is made from a graph and held against `run`.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from tinydigits.errors import WeightsError
+from tinydigits.storage import write_bytes
+
+SCHEMA = 1
+INPUT_SHAPE = (1, 28, 28)
+_BATCH = 32  # pictures at a time in `run`: enough to hide Python, few enough for a core's cache
+
+Floats = NDArray[np.float32]
+Pair = tuple[int, int]
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Conv:
+    """Convolution: `weight` [out, in, kh, kw], `bias` [out]. A linear layer is one whose kernel is the whole map."""
+
+    weight: Floats
+    bias: Floats
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+
+    @property
+    def kernel(self) -> Pair:
+        """Height and width."""
+        return self.weight.shape[2], self.weight.shape[3]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """x · `scale` + `shift`, [C] each: what stands before zero padding and cannot be folded away."""
+
+    scale: Floats
+    shift: Floats
+
+
+@dataclass(frozen=True)
+class Relu:
+    """max(x, 0)."""
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Largest value of each window; padding is never the largest."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """Mean of each window, in which padding counts as zeros. A global pool is one whose kernel is the whole map."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+
+
+Op = Conv | Affine | Relu | MaxPool | AveragePool
+Windowed = (Conv, MaxPool, AveragePool)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A network's operations in order, from [1, 28, 28] raw bytes to [10, 1, 1] logits, and what its card says.
+
+    `temperature` divides logits before a softmax, and below `threshold` the largest logit is no digit's; both None if
+    nothing was fitted. `weights_sha256` is that of the weights which were folded.
+    """
+
+    model: str
+    ops: tuple[Op, ...]
+    weights_sha256: str
+    temperature: float | None = None
+    threshold: float | None = None
+
+
+def output_shapes(ops: tuple[Op, ...], shape: Shape = INPUT_SHAPE) -> list[Shape]:
+    """The shape [C, H, W] after each operation."""
+    shapes = []
+    for op in ops:
+        if isinstance(op, Windowed):
+            channels = op.weight.shape[0] if isinstance(op, Conv) else shape[0]
+            shape = (channels, *_output_size(shape[1:], op.kernel, op.stride, op.padding))
+        shapes.append(shape)
+    return shapes
+
+
+def _output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
+    height, width = ((s + 2 * p - k) // d + 1 for s, k, d, p in zip(size, kernel, stride, padding, strict=True))
+    return height, width
+
+
+def describe(op: Op) -> str:
+    """An operation in a few words, for messages and comments: `conv 3×3, 8 → 12, padding 1`."""
+    match op:
+        case Conv():
+            out, into = op.weight.shape[:2]
+            return f"conv {_window(op)}, {into} → {out}" + _steps(op)
+        case MaxPool():
+            return f"max pool {_window(op)}" + _steps(op)
+        case AveragePool():
+            return f"average pool {_window(op)}" + _steps(op)
+        case Affine():
+            return "scale and shift"
+        case Relu():
+            return "ReLU"
+
+
+def _window(op: Conv | MaxPool | AveragePool) -> str:
+    return f"{op.kernel[0]}×{op.kernel[1]}"
+
+
+def _steps(op: Conv | MaxPool | AveragePool) -> str:
+    usual = (1, 1) if isinstance(op, Conv) else op.kernel
+    stride = "" if op.stride == usual else f", stride {op.stride[0]}×{op.stride[1]}"
+    return stride + ("" if op.padding == (0, 0) else f", padding {op.padding[0]}×{op.padding[1]}")
+
+
+def run(graph: Graph, images: NDArray[np.uint8]) -> Floats:
+    """Logits [N, 10] of raw pictures uint8 [N, 28, 28]."""
+    logits = np.empty((len(images), 10), dtype=np.float32)
+    for start in range(0, len(images), _BATCH):
+        *_, last = activations(graph, images[start : start + _BATCH])
+        logits[start : start + _BATCH] = last[:, :, 0, 0]
+    return logits
+
+
+def activations(graph: Graph, images: NDArray[np.uint8]) -> Iterator[Floats]:
+    """What each operation gives, in order: float32 [N, C, H, W]."""
+    x: Floats = images[..., None].astype(np.float32)  # [N, H, W, C] inside: rows of channels multiply fastest
+    for op in graph.ops:
+        x = _apply(op, x)
+        yield x.transpose(0, 3, 1, 2)
+
+
+def _apply(op: Op, x: Floats) -> Floats:
+    match op:
+        case Conv():
+            weight = op.weight.transpose(2, 3, 1, 0).reshape(-1, len(op.bias))  # [kh · kw · in, out]
+            columns = windows(pad(x, op.padding, 0), op.kernel, op.stride)
+            return np.asarray(columns.reshape(*columns.shape[:3], -1) @ weight + op.bias)
+        case Affine():
+            return x * op.scale + op.shift
+        case Relu():
+            return np.maximum(x, 0)
+        case MaxPool():
+            return np.asarray(reduce_windows(np.maximum, pad(x, op.padding, -np.inf), op.kernel, op.stride))
+        case AveragePool():
+            total = reduce_windows(np.add, pad(x, op.padding, 0), op.kernel, op.stride)
+            return np.asarray(total / np.float32(op.kernel[0] * op.kernel[1]))
+
+
+def pad(x: NDArray[Any], padding: Pair, value: float) -> NDArray[Any]:
+    """[N, H, W, C] with a border of `value`."""
+    if padding == (0, 0):
+        return x
+    (top, left) = padding
+    return np.pad(x, ((0, 0), (top, top), (left, left), (0, 0)), constant_values=value)
+
+
+def windows(x: NDArray[Any], kernel: Pair, stride: Pair) -> NDArray[Any]:
+    """Every window of [N, H, W, C]: a view [N, H', W', kh, kw, C]."""
+    view = sliding_window_view(x, kernel, axis=(1, 2))  # [N, H', W', C, kh, kw], at every position
+    return view[:, :: stride[0], :: stride[1]].transpose(0, 1, 2, 4, 5, 3)
+
+
+def reduce_windows(function: np.ufunc, x: NDArray[Any], kernel: Pair, stride: Pair) -> NDArray[Any]:
+    """The windows of [N, H, W, C], each reduced to one value: [N, H', W', C]."""
+    height, width = _output_size((x.shape[1], x.shape[2]), kernel, stride, (0, 0))
+    result = None
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            rows = slice(i, i + stride[0] * (height - 1) + 1, stride[0])
+            columns = slice(j, j + stride[1] * (width - 1) + 1, stride[1])
+            part = x[:, rows, columns]
+            result = part.copy() if result is None else function(result, part, out=result)
+    assert result is not None
+    return result
+
+
+def save_graph(path: Path, graph: Graph) -> None:
+    """Write a graph as one `.safetensors` file whose metadata lists the operations.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    tensors: dict[str, NDArray[Any]] = {}
+    listed = []
+    for i, op in enumerate(graph.ops):
+        entry: dict[str, Any] = {"op": type(op).__name__}
+        for key, value in vars(op).items():
+            if isinstance(value, np.ndarray):
+                tensors[f"{i}.{key}"] = np.ascontiguousarray(value)
+            else:
+                entry[key] = value
+        listed.append(entry)
+    facts = {key: value for key, value in vars(graph).items() if key != "ops"}
+    document = json.dumps({"schema": SCHEMA, **facts, "ops": listed})
+    write_bytes(path, safetensors.numpy.save(tensors, {"graph": document}))
+
+
+def load_graph(path: Path) -> Graph:
+    """Read what `save_graph` has written.
+
+    Raises:
+        WeightsError: the file is missing or damaged, of another version, or holds values that are not finite.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            document = json.loads(file.metadata()["graph"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        schema = document.pop("schema")
+        if schema != SCHEMA:
+            raise WeightsError(f"{path} has schema {schema}, and this version reads {SCHEMA}. Export it anew.")
+        if odd := [key for key, value in tensors.items() if not np.isfinite(value).all()]:
+            raise WeightsError(f"{path}: {odd[0]} holds values that are not finite numbers. Export it anew.")
+        ops = tuple(_read_op(i, entry, tensors) for i, entry in enumerate(document.pop("ops")))
+        return Graph(ops=ops, **document)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is no folded graph that can be read: {error}. Export it anew.") from error
+
+
+_OPS: dict[str, type[Op]] = {kind.__name__: kind for kind in (Conv, Affine, Relu, MaxPool, AveragePool)}
+
+
+def _read_op(i: int, entry: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Op:
+    kind = _OPS[entry.pop("op")]
+    own = {key.partition(".")[2]: value for key, value in tensors.items() if key.startswith(f"{i}.")}
+    pairs = {key: tuple(value) for key, value in entry.items()}
+    return kind(**own, **pairs)  # type: ignore[arg-type, no-any-return]
