@@ -247,4 +247,4 @@ def _read_op(i: int, entry: dict[str, Any], tensors: dict[str, NDArray[Any]]) ->
     kind = _OPS[entry.pop("op")]
     own = {key.partition(".")[2]: value for key, value in tensors.items() if key.startswith(f"{i}.")}
     pairs = {key: tuple(value) for key, value in entry.items()}
-    return kind(**own, **pairs)  # type: ignore[arg-type, no-any-return]
+    return kind(**own, **pairs)  # type: ignore[arg-type]
