@@ -5,22 +5,14 @@ weights (`fold.py` does that). It is all that a picture needs to be read: this m
 that leaves the house (C, ONNX, JavaScript) is made from a graph and held against `run`.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
-from tinydigits.errors import WeightsError
-from tinydigits.storage import write_bytes
-
-SCHEMA = 1
 INPUT_SHAPE = (1, 28, 28)
 _BATCH = 32  # pictures at a time in `run`: enough to hide Python, few enough for a core's cache
 
@@ -196,55 +188,3 @@ def reduce_windows(function: np.ufunc, x: NDArray[Any], kernel: Pair, stride: Pa
             result = part.copy() if result is None else function(result, part, out=result)
     assert result is not None
     return result
-
-
-def save_graph(path: Path, graph: Graph) -> None:
-    """Write a graph as one `.safetensors` file whose metadata lists the operations.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    tensors: dict[str, NDArray[Any]] = {}
-    listed = []
-    for i, op in enumerate(graph.ops):
-        entry: dict[str, Any] = {"op": type(op).__name__}
-        for key, value in vars(op).items():
-            if isinstance(value, np.ndarray):
-                tensors[f"{i}.{key}"] = np.ascontiguousarray(value)
-            else:
-                entry[key] = value
-        listed.append(entry)
-    facts = {key: value for key, value in vars(graph).items() if key != "ops"}
-    document = json.dumps({"schema": SCHEMA, **facts, "ops": listed})
-    write_bytes(path, safetensors.numpy.save(tensors, {"graph": document}))
-
-
-def load_graph(path: Path) -> Graph:
-    """Read what `save_graph` has written.
-
-    Raises:
-        WeightsError: the file is missing or damaged, of another version, or holds values that are not finite.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            document = json.loads(file.metadata()["graph"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        schema = document.pop("schema")
-        if schema != SCHEMA:
-            raise WeightsError(f"{path} has schema {schema}, and this version reads {SCHEMA}. Export it anew.")
-        if odd := [key for key, value in tensors.items() if not np.isfinite(value).all()]:
-            raise WeightsError(f"{path}: {odd[0]} holds values that are not finite numbers. Export it anew.")
-        ops = tuple(_read_op(i, entry, tensors) for i, entry in enumerate(document.pop("ops")))
-        return Graph(ops=ops, **document)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is no folded graph that can be read: {error}. Export it anew.") from error
-
-
-_OPS: dict[str, type[Op]] = {kind.__name__: kind for kind in (Conv, Affine, Relu, MaxPool, AveragePool)}
-
-
-def _read_op(i: int, entry: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Op:
-    kind = _OPS[entry.pop("op")]
-    own = {key.partition(".")[2]: value for key, value in tensors.items() if key.startswith(f"{i}.")}
-    pairs = {key: tuple(value) for key, value in entry.items()}
-    return kind(**own, **pairs)  # type: ignore[arg-type]
