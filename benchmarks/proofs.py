@@ -1,7 +1,9 @@
 """The studies behind the shipped weights and the README's verdicts: `make proofs` → results/proofs/, shipped weights.
 
 Needs MNIST. A study that was begun is gone on with, and a finished one is only judged again (`studies/` keeps them).
-The whole takes about half an hour on two cores.
+`make proofs` takes about eight hours on two cores, most of them for the documented networks; name models to prove
+only these: `python -m benchmarks.proofs plain-9k`. What the proofs say of the five documents is gathered
+in results/documented.json.
 """
 
 import json
@@ -9,8 +11,16 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.measure import ROOT
+from tinydigits.data.sources import load_dataset
+from tinydigits.models.inspect import inspect_model
+from tinydigits.models.registry import create_model, list_models, model_claim
+from tinydigits.models.weights import load_model
+from tinydigits.shipping.fold import fold_network
+from tinydigits.shipping.quantize import quantize
+from tinydigits.shipping.store import save_graph
 from tinydigits.storage import write_json
 
 TINYDIGITS = [sys.executable, "-m", "tinydigits"]
@@ -33,6 +43,10 @@ PROOFS = (
     Proof("tiny-10k", "fast", 3, (), ships=True),
     Proof("era-8k", "era", 5, ("era-s7", "era-s6"), ships=True),
     Proof("plain-9k", "documented-plain-9k", 8, ("document-plain-9k",), ships=False),
+    Proof("blocks-19k", "documented-blocks-19k", 3, ("document-blocks-19k",), ships=False),
+    Proof("layered-19k", "documented-layered-19k", 5, ("document-layered-19k",), ships=False),
+    Proof("bottleneck-9k", "documented-bottleneck-9k", 5, ("document-bottleneck-9k",), ships=False),
+    Proof("pooled-16k", "fast", 3, (), ships=True),
 )
 
 
@@ -42,6 +56,7 @@ def main() -> None:
     for proof in PROOFS:
         if not chosen or proof.model in chosen:
             prove(proof)
+    write_documented()
 
 
 def prove(proof: Proof) -> None:
@@ -65,6 +80,50 @@ def prove(proof: Proof) -> None:
     if proof.ships:
         for suffix in (".safetensors", ".json"):
             shutil.copy(study / f"model{suffix}", WEIGHTS / f"{proof.model}{suffix}")
+        ship_graphs(proof.model)
+
+
+def ship_graphs(name: str) -> None:
+    """Fold the shipped weights of a model, and quantise them, with held-out digits to tell the ranges of its maps."""
+    data = load_dataset("mnist")
+    graph = fold_network(*load_model(name))
+    save_graph(WEIGHTS / f"{name}.graph.safetensors", graph)
+    save_graph(WEIGHTS / f"{name}.int8.safetensors", quantize(graph, data.train.images[data.held_out]))
+
+
+def write_documented() -> None:
+    """`results/documented.json`: each document claimed, recounted and reproduced, as far as it is proved by now."""
+    names = [name for name in list_models() if (claim := model_claim(name)) and claim.source]
+    document = {"schema": SCHEMA, "command": "make proofs", "rows": [_documented_row(name) for name in names]}
+    write_json(ROOT / "results" / "documented.json", document)
+
+
+def _documented_row(name: str) -> dict[str, Any]:
+    claim = model_claim(name)
+    assert claim is not None
+    inspection = inspect_model(create_model(name), name=name)
+    studies = []
+    for path in sorted((ROOT / "results" / "proofs").glob(f"{name}-*.json")):
+        proof = json.loads(path.read_text(encoding="utf-8"))
+        verdict = proof["verdicts"][0]
+        studies.append(
+            {
+                "recipe": verdict["recipe"],
+                "epochs": proof["study"]["epochs"],
+                **{key: verdict[key] for key in ("n", "mean", "sd", "lower_bound", "verdict")},
+                "command": proof["command"],
+                "evidence": str(path.relative_to(ROOT)),
+            }
+        )
+    best = next((study for study in studies if study["verdict"] == "met"), studies[-1] if studies else None)
+    return {
+        "model": name,
+        "claim": claim.as_dict(),
+        "recounted": {"parameters": inspection.parameters, "macs": inspection.macs},
+        "studies": studies,
+        "verdict": best["verdict"] if best else "not judged",
+        "recipe": best["recipe"] if best else None,
+    }
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def collect(
         "final": summarise(accuracies),
         "last3": summarise(last3),
         "interval": list(two_way_bootstrap(right)),
-        "runs": [{key: result[key] for key in _SHOWN} for result in results],
+        "runs": [{**{key: result[key] for key in _SHOWN}, **_curve(Path(result["run_dir"]))} for result in results],
         "calibration": _calibration(study, held_out) if held_out is not None else None,
         "environment": _read_run(run_directory(study, seeds[0]), "environment.json", ()),
     }
@@ -310,6 +310,16 @@ def _read_run(directory: Path, name: str, keys: Sequence[str]) -> dict[str, Any]
         return document
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{path} cannot be read: {error}. Remove {directory}, and prove again.") from error
+
+
+def _curve(run: Path) -> dict[str, list[float]]:
+    """A run's accuracies epoch by epoch: on the judging digits, and on those it was trained with."""
+    path = run / "metrics.jsonl"
+    try:
+        epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {f"{key}_by_epoch": [epoch[key] for epoch in epochs] for key in ("accuracy", "train_accuracy")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} cannot be read: {error}. Remove {run}, and prove again.") from error
 
 
 def _require(document: Mapping[str, Any], keys: Sequence[str]) -> None:
