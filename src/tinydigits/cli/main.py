@@ -21,6 +21,7 @@ from tinydigits.errors import TinydigitsError
 COMMANDS = {
     "models": "the zoo: parameters, cost, accuracy",
     "inspect": "a network layer by layer",
+    "audit": "a document's claims against the recount",
     "train": "train a network",
     "evaluate": "score trained weights",
     "prove": "many seeds, one verdict",

@@ -2,20 +2,36 @@
 
 All return logits [N, 10]. Where a document ends in `log_softmax`, that belongs to the loss (`cross_entropy`) and to
 prediction here: log_softmax of these logits is exactly the documented output. Where a document contradicts itself,
-`figures` holds what it states, so that `inspect` can show it beside the recount, and `notes` say how it was read.
+`figures` and `statements` hold what it states, so that `inspect` and `audit` can show it beside the recount, and
+`notes` say how it was read.
 """
 
 from torch import nn
 
 from tinydigits.errors import ConfigError
 from tinydigits.models.layers import Dropout, Residual, conv1x1, conv3x3
-from tinydigits.models.registry import Claim, Figure, register
+from tinydigits.models.registry import Claim, Figure, Statement, register
 from tinydigits.settings import between
+
+_ONE_RUN = (
+    "The accuracy is that of the best epoch of one run, looked up on the test digits; no digits were held out for that "
+    "choice."
+)
+
+
+def _outputs(*shapes: tuple[int, ...] | None) -> tuple[Figure, ...]:
+    """The output column of a document's table, from layer 1 on; None where it states nothing."""
+    return tuple(Figure("output", shape, layer) for layer, shape in enumerate(shapes, start=1) if shape)
 
 
 @register(
     documented=Claim(
         source="000_ad90230f0b206ec8.txt",
+        statements=(
+            Statement("batch_norm", words="Batch normalization with 8 features"),
+            Statement("dropout", words="Dropout layer with a dropout rate of 0.1"),
+            Statement("global_pooling", words="Global Average Pooling (gap)"),
+        ),
         notes=(
             "The document states no parameter count, accuracy or epochs; the count here follows from its layer list.",
             'It moves tensors to "mps:0"; here the device is chosen when training starts.',
@@ -40,6 +56,10 @@ def pooled_16k() -> nn.Module:
     )  # fmt: skip
 
 
+# The convolutions in its ConvBlocks: all but the one in the MaxPoolingBlock.
+_CONV_BLOCKS = (1, 5, 9, 13, 19, 23, 27)
+
+
 @register(
     documented=Claim(
         parameters=19_999,
@@ -47,7 +67,18 @@ def pooled_16k() -> nn.Module:
         epochs=19,
         source="001_2c562f600b88cfff.txt",
         wording="less than 20k parameters, less than 20 epochs, at least 99.4 %",
-        notes=("The document gives no dropout rates; here they are 0.05 before the pool and 0.1 after it.",),
+        statements=(
+            Statement("batch_norm_after", layers=_CONV_BLOCKS, words="followed by batch normalization and dropout"),
+            Statement("dropout_after", layers=_CONV_BLOCKS, words="followed by batch normalization and dropout"),
+            Statement("size_kept", layers=(1, 5, 9, 13), words="preserving spatial dimensions, thanks to padding"),
+            Statement("global_pooling", words="a global average pooling (GAP) layer"),
+            Statement("fully_connected", False, words="eliminating the need for fully connected layers"),
+        ),
+        notes=(
+            "The document gives no dropout rates; here they are 0.05 before the pool and 0.1 after it.",
+            "It says that global pooling eliminates the need for fully connected layers, and feeds it into nn.Linear.",
+            _ONE_RUN,
+        ),
     )
 )
 def blocks_19k(in_channels: int = 1, n_channels: int = 32) -> nn.Module:
@@ -102,6 +133,14 @@ def _max_pooling_block(in_channels: int, out_channels: int) -> nn.Sequential:
         source="002_dedaed2bf9ba1bf2.txt",
         wording="99.45 % within 20 epochs, 19,668 parameters",
         figures=(Figure("parameters", 19_668),),
+        statements=(
+            Statement("batch_norm", words="convolutions, max pooling, batch normalization, dropout"),
+            Statement("dropout", words="convolutions, max pooling, batch normalization, dropout"),
+            Statement(
+                "size_kept", layers=(1,), words="the spatial dimensions of the input and output tensors are the same"
+            ),
+        ),
+        notes=(_ONE_RUN,),
     )
 )
 def layered_19k() -> nn.Module:
@@ -121,11 +160,16 @@ def layered_19k() -> nn.Module:
 
 
 # The parameter column of the document's table: layer (counted from 1) → figure. Its formulas add a bias that the total
-# does not allow, four products are wrong, and batch norm is counted as C instead of 2C.
+# does not allow, four sums are wrong, and batch norm is counted as C instead of 2C.
 _BOTTLENECK_ROWS = {
     1: 140, 3: 14, 5: 3780, 7: 30, 9: 310, 11: 1414, 13: 14, 15: 1890, 17: 15, 19: 2025, 21: 15,
     24: 240, 25: 15, 28: 160,
 }  # fmt: skip
+_BOTTLENECK_OUTPUTS = (
+    *[(14, 26, 26)] * 3, None, *[(30, 24, 24)] * 3, None, (10, 24, 24), (10, 12, 12), *[(14, 10, 10)] * 3, None,
+    *[(15, 8, 8)] * 3, None, *[(15, 6, 6)] * 3, None, *[(15, 1, 1)] * 4, None, (10, 1, 1),
+)  # fmt: skip
+_BOTTLENECK_CONVOLUTIONS = (1, 5, 9, 11, 15, 19, 24, 28)
 
 
 @register(
@@ -139,10 +183,29 @@ _BOTTLENECK_ROWS = {
         figures=(
             Figure("parameters", 9_962),
             *(Figure("parameters", stated, layer) for layer, stated in _BOTTLENECK_ROWS.items()),
+            *_outputs(*_BOTTLENECK_OUTPUTS),
+        ),
+        statements=(
+            Statement(
+                "batch_norm_after",
+                layers=_BOTTLENECK_CONVOLUTIONS,
+                words="Batch normalization is applied after each convolutional layer",
+            ),
+            Statement(
+                "dropout_after",
+                layers=_BOTTLENECK_CONVOLUTIONS,
+                words="dropout is applied after each convolutional block",
+            ),
+            Statement("fully_connected", False, words="The model does not include any fully connected layers"),
         ),
         notes=(
-            "The stated total holds only without convolution biases, so there are none here; with them it is 10,085.",
+            "The stated total holds only without convolution biases, so there are none here: 9,756 in convolutions and "
+            "206 in batch norm. With biases it is 10,085. The rows add up to neither: 10,062.",
+            "The rows' formulas add a bias, and four of the eight are worked out wrong: 3,780 for 3,810, 1,414 for "
+            "1,274, 1,890 for 1,905, 2,025 for 2,040.",
+            "The rows count batch norm as C; it learns 2C, a scale and a shift for each channel.",
             "The document says both “less than 15 epochs” and “15 in this case”; 14 epochs satisfy both.",
+            _ONE_RUN,
         ),
     )
 )
@@ -182,6 +245,20 @@ def _residual(*layers: nn.Module) -> tuple[nn.Module, ...]:
 
 # The parameter column of the document's layer summary, in the same form.
 _PLAIN_ROWS = {1: 72, 3: 576, 6: 1152, 8: 2304, 11: 4608, 13: 320}
+_PLAIN_OUTPUTS = (
+    *[(8, 26, 26)] * 2, *[(8, 24, 24)] * 2, (8, 12, 12), *[(16, 10, 10)] * 2, *[(16, 8, 8)] * 2, (16, 4, 4),
+    *[(32, 2, 2)] * 2, (10, 2, 2), (10, 1, 1), (10,),
+)  # fmt: skip
+
+# What its prose says of the same maps: layer → side, words.
+_PLAIN_PROSE = {
+    3: (26, "Reduces feature map from 26x26 → 13x13"),
+    5: (13, "Reduces feature map from 26x26 → 13x13"),
+    8: (11, "11x11 → 5x5 after pooling"),
+    10: (5, "11x11 → 5x5 after pooling"),
+    11: (3, "Input 5x5 → Output 3x3"),
+    13: (3, "still 3x3 spatially"),
+}
 
 
 @register(
@@ -194,14 +271,23 @@ _PLAIN_ROWS = {1: 72, 3: 576, 6: 1152, 8: 2304, 11: 4608, 13: 320}
         figures=(
             Figure("parameters", 9_032),
             *(Figure("parameters", stated, layer) for layer, stated in _PLAIN_ROWS.items()),
-            *(Figure("side", stated, layer) for layer, stated in {3: 26, 5: 13, 8: 11, 10: 5, 11: 3}.items()),
+            *_outputs(*_PLAIN_OUTPUTS),
+            *(Figure("output", (side, side), layer, words) for layer, (side, words) in _PLAIN_PROSE.items()),
             Figure("input_mb", 0.00),
             Figure("forward_backward_mb", 0.21),
             Figure("parameters_mb", 0.03),
             Figure("total_mb", 0.24),
         ),
+        statements=(
+            Statement("batch_norm", False, words="BatchNorm is not used here"),
+            Statement("global_pooling", words="Global Average Pooling"),
+            Statement("fully_connected", False, words="No dense layers"),
+            Statement("size_kept", layers=(13,), words="without affecting spatial dimensions"),
+        ),
         notes=(
-            "The document's prose and its table give different map sizes; the table's (12 and 4 after pooling) hold.",
+            "The document's prose (13 and 5 after pooling) and its table (12 and 4) give different map sizes; the "
+            "table's hold.",
+            "The accuracy is that of one epoch of one run, looked up on the test digits; no digits were held out.",
         ),
     )
 )

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from tinydigits.errors import ModelError
 from tinydigits.models.footprint import FormatBytes, activation_bytes, weight_bytes
 from tinydigits.models.registry import Claim, Figure, canonical_name, model_claim
-from tinydigits.models.trace import BATCH, Call, Field, Operation, Pair, Window, trace
+from tinydigits.models.trace import BATCH, Call, Field, Operation, Pair, trace
 
 _FLOAT_BYTES = 4
 _MEBIBYTE = 1024**2
+_MEMORY_LINES = ("input_mb", "forward_backward_mb", "parameters_mb", "total_mb")
+_UNKNOWN = "–"
 _FUNCTION_NAMES = {"convolution": "conv2d", "addmm": "linear", "mm": "linear"}
 
 
@@ -28,7 +30,8 @@ _FUNCTION_NAMES = {"convolution": "conv2d", "addmm": "linear", "mm": "linear"}
 class Layer:
     """One line of the table. Shapes without the batch; pairs are (height, width); None: it has none, or it is unknown.
 
-    `receptive_field`, `jump` and `start` (centre of the first position's field) are in input pixels.
+    `receptive_field`, `jump` and `start` (centre of the first position's field) are in input pixels. `fully_connected`:
+    every output sees every position of the input, whatever the layer is called.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Layer:
     jump: Pair | None
     start: tuple[float, float] | None
     activation_bytes: int
+    fully_connected: bool
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Structure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A figure of the document beside the recounted one, as both are written on screens."""
+    """A figure of the document beside the recounted one, as both are written on screens; “–”: it is not known."""
 
     what: str
     documented: str
@@ -100,6 +104,11 @@ class Comparison:
     def agrees(self) -> bool:
         """Whether the two are the same."""
         return self.documented == self.recounted
+
+    @property
+    def known(self) -> bool:
+        """Whether it could be recounted."""
+        return self.recounted != _UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,14 @@ class Inspection:
     structure: Structure
     findings: tuple[str, ...]
     claim: Claim | None
-    comparisons: tuple[Comparison, ...]
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Every figure that the claim states, recounted; and its rows added up."""
+        if self.claim is None:
+            return ()
+        total = sum_of_rows(self.claim, self)
+        return (*(compare(figure, self) for figure in self.claim.figures), *([total] if total else []))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON. `documented` is None for networks without a document."""
@@ -191,7 +207,6 @@ def inspect_model(model: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), 
         structure=_structure(operations, behaviour),
         findings=(*_findings(lines), *_oddities(parameters, layers, behaviour)),
         claim=claim,
-        comparisons=_comparisons(claim, layers, parameters, memory) if claim else (),
     )
 
 
@@ -203,9 +218,7 @@ def _lines(events: tuple[Call | Operation, ...]) -> list[tuple[Layer, tuple[Oper
     def add(source: Call | Operation, name: str, kind: str, operations: tuple[Operation, ...]) -> None:
         fresh = {id(p): p.numel() for operation in operations for p in operation.parameters if id(p) not in counted}
         counted.update(fresh)  # a layer that is used twice brings its parameters once
-        window = next((operation.window for operation in operations if operation.window), None)
-        macs = sum(operation.macs for operation in operations)
-        lines.append((_layer(source, name, kind, window, sum(fresh.values()), macs), operations))
+        lines.append((_layer(source, name, kind, operations, sum(fresh.values())), operations))
 
     for event in events:
         if isinstance(event, Call) and sum(map(_is_windowed, event.operations)) <= 1:
@@ -218,8 +231,9 @@ def _lines(events: tuple[Call | Operation, ...]) -> list[tuple[Layer, tuple[Oper
     return lines
 
 
-def _layer(source: Call | Operation, name: str, kind: str, window: Window | None, parameters: int, macs: int) -> Layer:
+def _layer(source: Call | Operation, name: str, kind: str, operations: tuple[Operation, ...], parameters: int) -> Layer:
     field: Field | None = source.field
+    window = next((operation.window for operation in operations if operation.window), None)
     return Layer(
         name=name,
         kind=kind,
@@ -229,11 +243,12 @@ def _layer(source: Call | Operation, name: str, kind: str, window: Window | None
         input_shape=source.input_shape,
         output_shape=source.output_shape,
         parameters=parameters,
-        macs=macs,
+        macs=sum(operation.macs for operation in operations),
         receptive_field=field.size if field else None,
         jump=field.jump if field else None,
         start=field.start if field else None,
         activation_bytes=math.prod(source.output_shape) * _FLOAT_BYTES,
+        fully_connected=any(operation.dense for operation in operations),
     )
 
 
@@ -355,39 +370,55 @@ def _oddities(parameters: int, layers: tuple[Layer, ...], behaviour: _Behaviour)
     return findings
 
 
-def _comparisons(claim: Claim, layers: tuple[Layer, ...], parameters: int, memory: Memory) -> tuple[Comparison, ...]:
-    """Every figure that the document states, recounted; and its rows added up."""
-    totals = dict(zip(("input_mb", "forward_backward_mb", "parameters_mb", "total_mb"), memory.lines(), strict=True))
-    lines = [_compare(figure, layers, parameters, totals) for figure in claim.figures]
-    rows = [figure.stated for figure in claim.figures if figure.quantity == "parameters" and figure.layer]
-    if rows:
-        lines.append(Comparison("parameters, sum of all rows", f"{sum(rows):,.0f}", f"{parameters:,}"))
-    return tuple(lines)
-
-
-def _compare(
-    figure: Figure, layers: tuple[Layer, ...], parameters: int, totals: dict[str, tuple[str, float]]
-) -> Comparison:
-    if figure.quantity in totals:
-        label, megabytes = totals[figure.quantity]
+def compare(figure: Figure, inspection: Inspection) -> Comparison:
+    """A stated figure beside the network's own."""
+    layer = inspection.layers[figure.layer - 1] if figure.layer else None
+    place = f"layer {figure.layer} {layer.kind}, " if layer else ""
+    if isinstance(figure.stated, tuple):
+        assert layer is not None
+        shape = _as_precise(layer.output_shape, len(figure.stated))
+        return Comparison(f"{place}output", by(figure.stated), by(shape))
+    if figure.quantity in _MEMORY_LINES:
+        label, megabytes = inspection.memory.lines()[_MEMORY_LINES.index(figure.quantity)]
         return Comparison(label, f"{figure.stated:.2f}", f"{megabytes:.2f}")
-    if figure.layer is None:
-        return Comparison("parameters", f"{figure.stated:,.0f}", f"{parameters:,}")
-    layer = layers[figure.layer - 1]
-    place = f"layer {figure.layer} {layer.kind}"
+    stated = f"{figure.stated:,.0f}"
+    if figure.quantity == "macs":
+        return Comparison("MACs", stated, f"{inspection.macs:,}" if inspection.macs_complete else _UNKNOWN)
     if figure.quantity == "parameters":
-        return Comparison(f"{place}, parameters", f"{figure.stated:,.0f}", f"{layer.parameters:,}")
-    assert figure.quantity == "side"
-    return Comparison(f"{place}, output", f"{figure.stated:.0f}×{figure.stated:.0f}", sides(layer.output_shape))
+        return Comparison(f"{place}parameters", stated, f"{(layer or inspection).parameters:,}")
+    assert figure.quantity in ("receptive_field", "jump")
+    pair: Pair | None = getattr(layer or inspection.layers[-1], figure.quantity)
+    return Comparison(place + figure.quantity.replace("_", " "), stated, times(pair))
+
+
+def _as_precise(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The shape in as many numbers as the stated one has; a vector is a map of 1×1."""
+    if count == 1:
+        return shape
+    return (*shape, 1, 1)[-count:] if len(shape) == 1 else shape[-count:]
+
+
+def sum_of_rows(claim: Claim, inspection: Inspection) -> Comparison | None:
+    """The stated parameters of all layers added up; None: the claim does not state those of every layer."""
+    rows = {x.layer: x.stated for x in claim.figures if x.quantity == "parameters" and isinstance(x.stated, int)}
+    rows.pop(None, None)
+    if not rows or any(layer.parameters and number not in rows for number, layer in enumerate(inspection.layers, 1)):
+        return None
+    return Comparison("parameters, sum of all rows", f"{sum(rows.values()):,}", f"{inspection.parameters:,}")
 
 
 def times(pair: Pair | None) -> str:
     """A pair as on screens: (2, 2) → "2", (3, 1) → "3×1"."""
     if pair is None:
-        return "–"
+        return _UNKNOWN
     return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}×{pair[1]}"
 
 
 def sides(shape: tuple[int, ...]) -> str:
     """Height and width of a shape [C, H, W]: "28×28"."""
-    return "×".join(map(str, shape[-2:]))
+    return by(shape[-2:])
+
+
+def by(numbers: tuple[int, ...]) -> str:
+    """A shape as on screens: "16×28×28"."""
+    return "×".join(map(str, numbers))

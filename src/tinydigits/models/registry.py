@@ -36,13 +36,31 @@ _ZOO = ("tinydigits.models.documented", "tinydigits.models.tiny")
 class Figure:
     """A figure that a document states, for one layer (counted from 1) or, with None, for the whole network.
 
-    Quantities: `parameters`; `side` (height of a layer's output); `input_mb`, `forward_backward_mb`, `parameters_mb`
-    and `total_mb` (the memory lines of a layer summary, rounded to two decimals).
+    Quantities: `parameters`; `macs`; `output` of a layer, `stated` as its shape, (C, H, W), or as (H, W) alone;
+    `receptive_field`, without a layer that of the last, and `jump`, in input pixels; `input_mb`,
+    `forward_backward_mb`, `parameters_mb` and `total_mb` (the memory lines of a layer summary, rounded to two
+    decimals). `words`: how the document puts it, where it is not in a table.
     """
 
     quantity: str
-    stated: float
+    stated: float | tuple[int, ...]
     layer: int | None = None
+    words: str | None = None
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a document says of the structure in words, as far as a machine can check it.
+
+    `subject`: a fact of models.inspect.Structure, or `fully_connected` (there are such layers); `stated`: whether it
+    is so. With `layers` (counted from 1) it is about each of them: `batch_norm_after`, `dropout_after` (before the
+    next convolution), `size_kept` (the map's). `words`: how the document puts it.
+    """
+
+    subject: str
+    stated: bool = True
+    layers: tuple[int, ...] = ()
+    words: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +69,7 @@ class Claim:
 
     `parameters` and `epochs` are upper bounds, `accuracy` in [0, 1] is a lower one, to be exceeded if `strict`;
     `wording` is how the document puts it. `recipe` names the one that the network is trained with, unless
-    another is asked for. `figures` and `notes` are for the recount.
+    another is asked for. `figures`, `statements` and `notes` are for the recount.
     """
 
     parameters: int | None = None
@@ -62,11 +80,13 @@ class Claim:
     wording: str | None = None
     recipe: str = "fast"
     figures: tuple[Figure, ...] = ()
+    statements: tuple[Statement, ...] = ()
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The claim itself as plain data."""
-        return {key: value for key, value in asdict(self).items() if key not in ("figures", "notes", "recipe")}
+        apart = ("figures", "statements", "notes", "recipe")
+        return {key: value for key, value in asdict(self).items() if key not in apart}
 
 
 _entries: dict[str, tuple[Builder, Claim | None]] = {}
