@@ -43,8 +43,10 @@ PROOFS = (
     Proof("tiny-10k", "fast", 3, (), ships=True),
     Proof("era-8k", "era", 5, ("era-s7", "era-s6"), ships=True),
     Proof("plain-9k", "documented-plain-9k", 8, ("document-plain-9k",), ships=False),
+    Proof("plain-9k", "improved-plain-9k", 8, ("document-plain-9k",), ships=True),
     Proof("blocks-19k", "documented-blocks-19k", 3, ("document-blocks-19k",), ships=False),
     Proof("layered-19k", "documented-layered-19k", 5, ("document-layered-19k",), ships=False),
+    Proof("layered-19k", "improved-layered-19k", 5, ("document-layered-19k",), ships=True),
     Proof("bottleneck-9k", "documented-bottleneck-9k", 5, ("document-bottleneck-9k",), ships=False),
     Proof("pooled-16k", "fast", 3, (), ships=True),
 )

@@ -67,5 +67,9 @@ class ExportError(TinydigitsError):
     """A network cannot be exported."""
 
 
+class ToolMissingError(ExportError):
+    """What an export is checked with, such as a C compiler, is not on this machine."""
+
+
 class StorageError(TinydigitsError):
     """Something cannot be written: the disk is full, the place is read-only or already taken."""

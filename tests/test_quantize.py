@@ -1,0 +1,155 @@
+"""The int8 graph: as good as the float one, its ranges proved, its arithmetic that of the definition."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tinydigits.data.dataset import DigitData
+from tinydigits.data.normalise import normalise
+from tinydigits.data.sources import load_dataset
+from tinydigits.models.registry import create_model, list_models
+from tinydigits.models.weights import load_model, packaged_weights
+from tinydigits.shipping import graph as floats
+from tinydigits.shipping import int8
+from tinydigits.shipping.fold import fold_network
+from tinydigits.shipping.graph import Affine, AveragePool, Conv, Graph, MaxPool, Relu
+from tinydigits.shipping.int8 import Int8AveragePool, Int8Conv, Requantise, check_ranges
+from tinydigits.shipping.quantize import quantize
+from tinydigits.shipping.store import load_graph, packaged_graph
+
+SHIPPED = [name for name in list_models() if packaged_weights(name)]
+
+
+@cache
+def digits() -> NDArray[np.uint8]:
+    return load_dataset("optdigits").train.images[:300]
+
+
+def _random(name: str) -> Graph:
+    """The network as it starts, with batch norms of either sign."""
+    card = replace(load_model("tiny-10k")[1], model=name)
+    torch.manual_seed(0)
+    model = create_model(name).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.7)
+        model(normalise(digits(), card.mean, card.deviation))
+    return fold_network(model.eval(), card)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_logits_stay_near_whatever_the_network(name: str) -> None:
+    graph = _random(name)
+    wanted = floats.run(graph, digits())
+    quantized = quantize(graph, digits())
+    found = int8.run(quantized, digits()) * quantized.logit_scale
+    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.99
+    assert np.abs(found - wanted).mean() < 0.15 * wanted.std()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_networks_lose_at_most_a_tenth_of_a_point(name: str, mnist: DigitData) -> None:
+    path = packaged_graph(name, int8=True)
+    assert path is not None
+    shipped = load_graph(path)
+    assert isinstance(shipped, int8.Int8Graph)
+    graph = fold_network(*load_model(name))
+    images, labels = mnist.test.images[:4000], mnist.test.labels[:4000]
+    float_accuracy = (floats.run(graph, images).argmax(axis=1) == labels).mean()
+    assert float_accuracy > 0.99
+    assert (int8.run(shipped, images).argmax(axis=1) == labels).mean() >= float_accuracy - 0.001
+
+
+def test_a_convolution_is_what_its_definition_says() -> None:
+    draw = np.random.default_rng(0)
+    op = Int8Conv(
+        weight=draw.integers(-127, 128, (3, 2, 3, 3)).astype(np.int8),
+        bias=draw.integers(-5000, 5000, 3).astype(np.int32),
+        requantise=Requantise(
+            np.array([70_000, -90_000, 1], np.int32),
+            np.array([-(10**9), 10**9, 2**23], np.int64),
+            24,
+            np.array([3, 0, 0], np.int32),
+            np.array([255, 200, 255], np.int32),
+        ),
+        zero_point=7,
+        stride=(2, 1),
+        padding=(1, 0),
+    )
+    x = draw.integers(0, 256, (1, 6, 5, 2))
+    found = int8.apply(op, x)
+    for out in range(3):
+        for i in range(found.shape[1]):
+            for j in range(found.shape[2]):
+                total = int(op.bias[out])
+                for y in range(3):
+                    for k in range(3):
+                        row = 2 * i + y - 1
+                        for channel in range(2):
+                            value = int(x[0, row, j + k, channel]) if 0 <= row < 6 else op.zero_point
+                            total += value * int(op.weight[out, channel, y, k])
+                r = op.requantise
+                assert r.low is not None
+                assert r.high is not None
+                scaled = (total * int(r.multiplier[out]) + int(r.offset[out])) // 2**r.shift
+                assert found[0, i, j, out] == min(max(scaled, int(r.low[out])), int(r.high[out]))
+
+
+def test_an_average_pads_with_its_zero_point_and_rounds_to_nearest() -> None:
+    half = 1 << 19
+    requantise = Requantise(
+        np.full(1, round(2**20 / 4), np.int32), np.full(1, half, np.int64), 20, np.zeros(1, np.int32),
+        np.full(1, 255, np.int32),
+    )  # fmt: skip
+    op = Int8AveragePool((2, 2), (2, 2), (1, 1), requantise, zero_point=10)
+    x = np.array([[[[8], [5]], [[6], [7]]]])
+    # (10 + 10 + 10 + 8) / 4 = 9.5, (35) / 4 = 8.75, 36 / 4 = 9, 37 / 4 = 9.25
+    assert int8.apply(op, x)[0, :, :, 0].tolist() == [[10, 9], [9, 9]]
+
+
+def test_a_negative_scale_behind_a_max_pool_is_kept_right() -> None:
+    draw = np.random.default_rng(1)
+    conv = Conv(draw.normal(0, 1, (4, 1, 5, 5)).astype(np.float32) / 255, np.zeros(4, np.float32), (2, 2))
+    flip = Affine(np.array([1, -1, 2, -0.5], np.float32), np.array([0.5, 1, -1, 0], np.float32))
+    head = Conv(draw.normal(0, 1, (10, 4, 6, 6)).astype(np.float32), np.zeros(10, np.float32))
+    for ops in (
+        (conv, MaxPool((2, 2), (2, 2)), flip, Relu(), head),
+        (conv, Relu(), flip, MaxPool((2, 2), (2, 2)), head),
+    ):
+        graph = Graph("flips", ops, "")
+        quantized = quantize(graph, digits())
+        wanted = floats.run(graph, digits())
+        found = int8.run(quantized, digits()) * quantized.logit_scale
+        assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.995
+
+
+def test_what_ends_in_a_relu_or_a_pool_still_gives_logits() -> None:
+    draw = np.random.default_rng(1)
+    conv = Conv(draw.normal(0, 1, (10, 1, 28, 28)).astype(np.float32) / 255, np.zeros(10, np.float32))
+    graph = Graph("ends", (conv, Relu()), "")
+    quantized = quantize(graph, digits())
+    found = int8.run(quantized, digits()) * quantized.logit_scale
+    wanted = floats.run(graph, digits())
+    assert np.abs(found - wanted).max() < 0.02 * wanted.max()
+
+
+def test_average_pools_and_thresholds_carry_over() -> None:
+    graph = Graph("pool", (AveragePool((28, 28), (28, 28)), Conv(np.ones((10, 1, 1, 1), np.float32), np.zeros(10, np.float32))), "", 1.5, 2.5)  # fmt: skip  # noqa: E501
+    quantized = quantize(graph, digits())
+    assert quantized.temperature == 1.5
+    assert quantized.integer_threshold == round(2.5 / quantized.logit_scale)
+
+
+def test_ranges_are_proved_not_tried() -> None:
+    plain = Requantise(np.ones(1, np.int32), np.zeros(1, np.int64), 0, None, None)
+    wide = Int8Conv(np.full((1, 70_000, 1, 1), 127, np.int8), np.zeros(1, np.int32), plain, 0)
+    with pytest.raises(AssertionError):
+        check_ranges((wide,))
+    strong = replace(plain, multiplier=np.full(1, 2**24, np.int32))
+    with pytest.raises(AssertionError):
+        check_ranges((Int8Conv(np.ones((1, 1, 1, 1), np.int8), np.zeros(1, np.int32), strong, 0),))
