@@ -114,7 +114,7 @@ def test_an_average_pads_with_its_zero_point_and_rounds_to_nearest() -> None:
 
 def test_a_negative_scale_behind_a_max_pool_is_kept_right() -> None:
     draw = np.random.default_rng(1)
-    conv = Conv(draw.normal(0, 1, (4, 1, 5, 5)).astype(np.float32) / 255, np.zeros(4, np.float32), (2, 2))
+    conv = Conv((draw.normal(0, 1, (4, 1, 5, 5)) / 255).astype(np.float32), np.zeros(4, np.float32), (2, 2))
     flip = Affine(np.array([1, -1, 2, -0.5], np.float32), np.array([0.5, 1, -1, 0], np.float32))
     head = Conv(draw.normal(0, 1, (10, 4, 6, 6)).astype(np.float32), np.zeros(10, np.float32))
     for ops in (
@@ -130,7 +130,7 @@ def test_a_negative_scale_behind_a_max_pool_is_kept_right() -> None:
 
 def test_what_ends_in_a_relu_or_a_pool_still_gives_logits() -> None:
     draw = np.random.default_rng(1)
-    conv = Conv(draw.normal(0, 1, (10, 1, 28, 28)).astype(np.float32) / 255, np.zeros(10, np.float32))
+    conv = Conv((draw.normal(0, 1, (10, 1, 28, 28)) / 255).astype(np.float32), np.zeros(10, np.float32))
     graph = Graph("ends", (conv, Relu()), "")
     quantized = quantize(graph, digits())
     found = int8.run(quantized, digits()) * quantized.logit_scale

@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from tinydigits.errors import WeightsError
 from tinydigits.models.registry import list_models
@@ -36,7 +38,7 @@ def test_shipped_weights_have_their_graphs(name: str, is_int8: bool, tmp_path: P
     assert _logits(load_graph(tmp_path / "again")).tolist() == _logits(graph).tolist()
 
 
-def _logits(graph: Graph | Int8Graph) -> np.ndarray:  # type: ignore[type-arg]
+def _logits(graph: Graph | Int8Graph) -> NDArray[Any]:
     return floats.run(graph, IMAGES) if isinstance(graph, Graph) else int8.run(graph, IMAGES)
 
 
