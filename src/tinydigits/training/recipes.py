@@ -120,11 +120,10 @@ def documented_plain_9k() -> Recipe:
 
 @recipe
 def improved_plain_9k() -> Recipe:
-    """The published log with a one-cycle schedule that peaks at five times its learning rate: what its claim takes."""
-    base = documented_plain_9k()
+    """The published log with AdamW at 0.005 and a one-cycle schedule instead of SGD: what its claim takes."""
     return replace(
-        base,
+        documented_plain_9k(),
         name="improved-plain-9k",
-        optimizer=replace(base.optimizer, learning_rate=0.05),
+        optimizer=Optimizer("adamw", learning_rate=0.005),
         schedule=fast().schedule,
     )
