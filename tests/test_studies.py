@@ -61,6 +61,7 @@ def test_a_study_leaves_its_evidence(proved: Path) -> None:
     assert study["seeds"] == [0, 1, 2]
     assert [run["seed"] for run in study["runs"]] == [0, 1, 2]
     accuracies = [run["accuracy"] for run in study["runs"]]
+    assert [run["accuracy_by_epoch"][-1] for run in study["runs"]] == accuracies
     assert study["final"]["mean"] == pytest.approx(sum(accuracies) / 3)
     assert study["final"]["lower_bound"] < study["final"]["mean"]
     assert study["interval"][0] < study["final"]["mean"] < study["interval"][1]
@@ -223,6 +224,17 @@ def test_a_result_that_lacks_something_is_a_sentence(proved: Path, tmp_path: Pat
     shutil.copytree(proved, copy)
     (run_directory(copy, 1) / "result.json").write_text(text)
     with pytest.raises(RunError, match=r"result\.json cannot be read: it lacks .*Remove"):
+        collect(copy, CONFIG, range(3))
+
+
+@pytest.mark.parametrize("text", ["{}", "", '{"accuracy": 0.5}', "no json"])
+def test_a_curve_that_lacks_something_is_a_sentence(proved: Path, tmp_path: Path, text: str) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(proved, copy)
+    (run_directory(copy, 1) / "metrics.jsonl").write_text(text + "\n" if text else text)
+    if not text:
+        (run_directory(copy, 1) / "metrics.jsonl").unlink()
+    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be read: .*Remove"):
         collect(copy, CONFIG, range(3))
 
 
