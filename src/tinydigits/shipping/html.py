@@ -1,0 +1,144 @@
+"""One HTML file that reads handwritten digits, made from a folded graph: weights, preprocessor, inference and all.
+
+The parts lie in `page/`; here they are put into one file, which loads nothing from anywhere: its content security
+policy forbids it, and admits no script or style but its own.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydigits.errors import ExportError
+from tinydigits.shipping.graph import Affine, AveragePool, Conv, Graph, MaxPool, Op, Relu
+from tinydigits.shipping.int8 import Int8AveragePool, Int8Conv, Int8Graph, Int8Op, Requantise
+from tinydigits.storage import write_bytes
+
+SIZE_LIMIT = 150_000  # bytes of the whole file
+
+_PLACE = re.compile(r"\{\{(\w+)\}\}")
+
+
+def html_page(graph: Graph | Int8Graph, facts: Mapping[str, str]) -> str:
+    """The page as text; the same graph and facts give the same text.
+
+    Args:
+        graph: The network, in float32 or int8.
+        facts: What the page says of it at its foot, as {name: value}: parameters, accuracy and the like.
+
+    Raises:
+        ExportError: the page would have 150,000 bytes or more.
+    """
+    style = _part("style.css")
+    reader = _part("preprocess.js") + _part("network.js")
+    page = _part("page.js")
+    sources = {
+        key: " ".join(map(_source, texts)) for key, texts in {"script": (reader, page), "style": (style,)}.items()
+    }
+    parts = {
+        "policy": f"default-src 'none'; script-src {sources['script']}; style-src {sources['style']}; img-src data:; "
+        "base-uri 'none'; form-action 'none'",
+        "model": html.escape(graph.model),
+        "facts": "\n".join(
+            f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.items()
+        ),
+        "style": style,
+        "network": _json(_network(graph)),
+        "reader": reader,
+        "page": page,
+    }
+    text = _PLACE.sub(lambda match: parts[match[1]], _part("page.html"))
+    size = len(text.encode())
+    if size >= SIZE_LIMIT:
+        raise ExportError(
+            f"{graph.model}: the page would have {size:,} bytes, and it must stay below {SIZE_LIMIT:,}. "
+            + (
+                "Take a smaller network."
+                if isinstance(graph, Int8Graph)
+                else "Export it as int8, or a smaller network."
+            )
+        )
+    return text
+
+
+def write_html(graph: Graph | Int8Graph, path: Path, facts: Mapping[str, str]) -> Path:
+    """Write the page to `path`, and return that.
+
+    Raises:
+        ExportError: the page would have 150,000 bytes or more.
+        StorageError: it cannot be written.
+    """
+    write_bytes(path, html_page(graph, facts).encode())
+    return path
+
+
+def _part(name: str) -> str:
+    return (files("tinydigits.shipping") / "page" / name).read_text(encoding="utf-8")
+
+
+def _source(text: str) -> str:
+    """What the policy admits: a script or style by its hash."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand in a script element."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _network(graph: Graph | Int8Graph) -> dict[str, Any]:
+    """The graph as the page's network.js reads it. `threshold` is in units of the logits that it calculates."""
+    threshold: float | None
+    if isinstance(graph, Int8Graph):
+        threshold, scale = graph.integer_threshold, graph.logit_scale
+    else:
+        threshold, scale = graph.threshold, 1.0
+    return {
+        "model": graph.model,
+        "weights_sha256": graph.weights_sha256,
+        "temperature": graph.temperature,
+        "threshold": threshold,
+        "logit_scale": scale,
+        "ops": [_operation(op) for op in graph.ops],
+    }
+
+
+def _operation(op: Op | Int8Op) -> dict[str, Any]:
+    window = {} if isinstance(op, Affine | Relu) else {"stride": op.stride, "padding": op.padding}
+    match op:
+        case Conv():
+            return {"op": "conv", "shape": op.weight.shape, "weight": _pack(op.weight), "bias": _pack(op.bias)} | window
+        case Int8Conv():
+            arrays = {"shape": op.weight.shape, "weight": _pack(op.weight), "bias": op.bias.tolist()}
+            return {"op": "conv", "zero_point": op.zero_point} | arrays | window | _requantise(op.requantise)
+        case Affine():
+            return {"op": "affine", "scale": _pack(op.scale), "shift": _pack(op.shift)}
+        case Relu():
+            return {"op": "relu"}
+        case MaxPool():
+            return {"op": "max_pool", "kernel": op.kernel} | window
+        case AveragePool():
+            return {"op": "average_pool", "kernel": op.kernel} | window
+        case Int8AveragePool():
+            pool = {"op": "average_pool", "kernel": op.kernel, "zero_point": op.zero_point}
+            return pool | window | _requantise(op.requantise)
+
+
+def _requantise(r: Requantise) -> dict[str, Any]:
+    low, high = (None if clamps is None else clamps.tolist() for clamps in (r.low, r.high))
+    channels = {"multiplier": r.multiplier.tolist(), "offset": r.offset.tolist(), "low": low, "high": high}
+    return {"requantise": {**channels, "shift": r.shift}}
+
+
+def _pack(array: NDArray[Any]) -> str:
+    """Base64 of float32 or int8, little-endian."""
+    kind = np.int8 if array.dtype == np.int8 else "<f4"
+    return base64.b64encode(np.ascontiguousarray(array, dtype=kind).tobytes()).decode()
