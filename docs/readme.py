@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import fill
+from docs.documents import documented_table
+from tests.browser.writing import page_picture
 from tinydigits.data.sources import load_dataset
 from tinydigits.evaluation.statistics import wilson_interval
 from tinydigits.models.registry import list_models, model_claim
@@ -33,13 +35,18 @@ def main() -> None:
             "train": _capture(["train"], Path(parent)),
             "inspect": _capture(["inspect", "plain-9k"], Path(parent)),
             "zoo": _zoo_table(),
-            "figures": _figures_table(),
+            "documented": documented_table(),
+            "export": _capture(["export", "tiny-10k", "--to", "c", "--int8"], Path(parent)),
+            "inference": _evidence_table("inference"),
+            "figures": _evidence_table("loop"),
             "proof": _lucky_seed(),
             "verdicts": _verdict_table(),
             "rejected": _rejection_table(),
         }
         run = Path(parent) / "runs" / "tiny-10k-001"
         _capture(["evaluate", str(run)], Path(parent))
+        _capture(["export", "tiny-10k", "--to", "html"], Path(parent))
+        page_picture(Path(parent) / "exports" / "tiny-10k-html" / "tiny-10k.html", PICTURES / "page.png")
         for name in ("curve.png", "mistakes.png"):
             shutil.copy(run / name, PICTURES / name)
     test = load_dataset("mnist").test
@@ -73,8 +80,8 @@ def _zoo_table() -> str:
     return "\n".join(rows)
 
 
-def _figures_table() -> str:
-    evidence = json.loads((ROOT / "results" / "loop.json").read_text(encoding="utf-8"))
+def _evidence_table(name: str) -> str:
+    evidence = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
     machine = evidence["machine"]
     rows = ["| figure | value | goal |", "|---|--:|---|"]
     rows += [f"| {f['name']} | {_value(f)} | {_goal(f)} |" for f in evidence["figures"]]
@@ -82,7 +89,7 @@ def _figures_table() -> str:
     rows.append("")
     rows.append(
         f"Made by `{evidence['command']}` on {machine['processor']}, {machine['cores']} cores, {machine['system']}, "
-        f"Python {machine['python']}, {packages}; kept in [results/loop.json](results/loop.json)."
+        f"Python {machine['python']}, {packages}; kept in [results/{name}.json](results/{name}.json)."
     )
     return "\n".join(rows)
 

@@ -1,7 +1,9 @@
 import io
+import math
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tinydigits.errors import StorageError
-from tinydigits.reports import plots, tables
+from tinydigits.reports import architecture, plots, study_plots, tables
+from tinydigits.reports.style import style
 
 VERMILION = (0xD5, 0x5E, 0x00)
 CONFUSION = (np.eye(10, dtype=int) * 90).tolist()
@@ -49,7 +52,53 @@ def mistakes(count: int, disputed: dict[int, str]) -> Picture:
     return draw
 
 
+def layer(kind: str, before: tuple[int, ...], after: tuple[int, ...], **details: Any) -> dict[str, Any]:
+    """A line of an inspection as plain data."""
+    window = {"kernel": None, "stride": None, "padding": None}
+    told = {"macs": 0, "receptive_field": (3, 3), "fully_connected": False}
+    return {"kind": kind, "input_shape": before, "output_shape": after, **window, **told, **details}
+
+
+def convolution(before: tuple[int, ...], after: tuple[int, ...], padding: int = 1) -> dict[str, Any]:
+    return layer("Conv2d", before, after, kernel=(3, 3), stride=(1, 1), padding=(padding, padding), macs=9)
+
+
+NETWORK = [
+    convolution((1, 28, 28), (8, 28, 28)),
+    layer("BatchNorm2d", (8, 28, 28), (8, 28, 28)),
+    layer("ReLU", (8, 28, 28), (8, 28, 28)),
+    layer("MaxPool2d", (8, 28, 28), (8, 14, 14), kernel=(2, 2), stride=(2, 2), padding=(0, 0)),
+    layer("AvgPool2d", (8, 14, 14), (8, 1, 1), kernel=(14, 14), stride=(14, 14), padding=(0, 0)),
+    layer("Flatten", (8, 1, 1), (8,)),
+    layer("Linear", (8,), (10,), macs=80, fully_connected=True, receptive_field=None),
+]
+LONGEST = "AttentionOverEverythingWithAVeryLongName"
+
+
+def study(recipe: str, mean: float, epochs: int = 6, seeds: int = 3) -> dict[str, Any]:
+    runs = [
+        {"accuracy": mean + 0.001 * seed, "accuracy_by_epoch": [mean - 0.02 / (i + 1) for i in range(epochs)]}
+        for seed in range(seeds)
+    ]
+    final = {"mean": mean, "sd": 0.001 if seeds > 1 else None}
+    return {"recipe": recipe, "epochs": epochs, "n": seeds, "protocol": "final", "final": final, "runs": runs}
+
+
+def change(what: str, difference: float | None, macs: int = 662_816) -> dict[str, Any]:
+    around = None if difference is None else [difference - 0.002, difference + 0.002]
+    return {
+        "what": what, "mean": 0.98, "parameters": 9032, "macs": macs,
+        "difference": difference, "difference_interval": around,
+    }  # fmt: skip
+
+
+CHANGES = [change("as documented", None), change("batch norm", 0.005), change("dropout", -0.004), change("bias", 0.001)]
+
 PICTURES: dict[str, Picture] = {
+    "architecture": lambda path: architecture.architecture_picture(NETWORK, path),
+    "curves-of-studies": lambda path: study_plots.study_curves([study("a", 0.99), study("b", 0.992)], path, 0.991),
+    "studies-of-one-epoch": lambda path: study_plots.study_curves([study("a", 0.97, epochs=1)], path),
+    "ablations": lambda path: study_plots.ablation_picture(CHANGES, path),
     "curve": lambda path: plots.training_curve(epochs(10), path),
     "curve-of-one-epoch": lambda path: plots.training_curve(epochs(1), path, judged_by="held-out"),
     "augmentation": lambda path: plots.augmentation_preview(digits(3), digits(3, 5), path),
@@ -99,7 +148,8 @@ def test_a_picture_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> 
 
 
 def test_importing_plots_loads_neither_matplotlib_nor_torch() -> None:
-    program = "import sys, tinydigits.reports.plots; print({'matplotlib', 'torch'} & set(sys.modules))"
+    modules = ", ".join(f"tinydigits.reports.{name}" for name in ("plots", "architecture", "study_plots"))
+    program = f"import sys, {modules}; print({{'matplotlib', 'torch'}} & set(sys.modules))"
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert output == "set()\n"
 
@@ -291,3 +341,98 @@ def test_the_table_of_a_calibration_says_how_sure_and_what_is_rejected() -> None
         "accuracy at coverage 99.5 %": "99.40 %",
         "rejected: blank paper": "100.0 %",
     }
+
+
+def stage_names(layers: list[dict[str, Any]]) -> list[tuple[str, tuple[str, ...], tuple[int, ...]]]:
+    return [(stage.operation, stage.followers, stage.shape) for stage in architecture.stages(layers)]
+
+
+def test_what_only_changes_values_is_told_behind_what_makes_the_map() -> None:
+    assert stage_names(NETWORK) == [
+        ("input", (), (1, 28, 28)),
+        ("conv 3×3 p1", ("batch norm", "ReLU"), (8, 28, 28)),
+        ("max pool 2", (), (8, 14, 14)),
+        ("global average pool", ("flatten",), (8,)),
+        ("linear", (), (10,)),
+    ]
+
+
+def test_a_pool_that_misses_a_part_of_its_map_is_not_called_global() -> None:
+    pool = layer("AvgPool2d", (8, 11, 11), (8, 1, 1), kernel=(7, 7), stride=(7, 7), padding=(0, 0))
+    assert stage_names([pool])[1][0] == "average pool 7"
+
+
+def test_a_branch_begins_a_stage_of_its_own() -> None:
+    shortcut = layer("constant_pad_nd", (8, 30, 30), (8, 28, 28))
+    add = layer("add", (8, 28, 28), (8, 28, 28), receptive_field=(5, 5))
+    *_, last = architecture.stages([convolution((1, 28, 28), (8, 28, 28)), shortcut, add])
+    assert (last.operation, last.followers, last.receptive_field) == ("pad", ("add",), "5×5")
+
+
+def test_lists_from_json_are_drawn_as_tuples_are() -> None:
+    as_lists = [{k: list(v) if isinstance(v, tuple) else v for k, v in line.items()} for line in NETWORK]
+    assert architecture.stages(as_lists) == architecture.stages(NETWORK)
+
+
+def deep(count: int) -> list[dict[str, Any]]:
+    """A network of as many maps, with names and shapes as long as they get."""
+    shapes = [(1, 128, 128), *((1024, 128, 128) for _ in range(count))]
+    made = []
+    for i, (before, after) in enumerate(pairwise(shapes)):
+        made.append(convolution(before, after) | ({"kind": LONGEST} if i % 5 == 1 else {}))
+        made += [layer(kind, after, after) for kind in ("BatchNorm2d", "LeakyReLU", "Dropout", LONGEST)]
+    return made
+
+
+@pytest.mark.parametrize("layers", [NETWORK, deep(4), deep(35)], ids=["small", "long-names", "35-maps"])
+def test_no_label_of_an_architecture_lies_on_another_or_off_the_page(layers: list[dict[str, Any]]) -> None:
+    with style():
+        figure = architecture._draw(architecture.stages(layers))
+        boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+        page = figure.bbox
+        for i, box in enumerate(boxes):
+            assert page.x0 <= box.x0 < box.x1 <= page.x1
+            assert page.y0 <= box.y0 < box.y1 <= page.y1
+            assert not any(box.overlaps(other) for other in boxes[:i])
+
+
+def test_boxes_are_to_scale() -> None:
+    from matplotlib.patches import Polygon
+
+    with style():
+        figure = architecture._draw(architecture.stages(NETWORK))
+    faces = [patch for patch in figure.axes[0].patches if isinstance(patch, Polygon)][::3]
+    widths = [np.ptp(face.get_xy()[:, 0]) for face in faces]
+    assert widths[1] == pytest.approx(2 * widths[2])  # 28×28 beside 14×14
+    assert widths[0] == pytest.approx(widths[1])
+
+
+def test_the_curves_of_studies_show_every_seed_the_means_and_the_claim() -> None:
+    with style():
+        figure = study_plots._draw_studies([study("a", 0.99), study("b", 0.992, seeds=1)], target=0.995)
+    curves, finals = figure.axes
+    assert len(curves.lines) == 3 + 1 + 1 + 1 + 1  # seeds and mean of each, and the claim
+    points = [line for line in finals.lines if line.get_linestyle() == "None"]
+    assert [len(np.asarray(line.get_xdata())) for line in points] == [3, 1]
+    low, high = curves.get_ylim()
+    assert low < 98.5 < 99.5 < high
+    assert low > 98  # the first epochs are cut off, so that the end can be told apart
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["a: 99.00 ± 0.10 %, n = 3", "b: 99.20 %, n = 1", "claim: 99.50 %"]
+
+
+def test_studies_of_one_epoch_are_points_alone() -> None:
+    with style():
+        figure = study_plots._draw_studies([study("a", 0.97, epochs=1)], target=None)
+    assert len(figure.axes) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a: 97.00 ± 0.10 %, n = 3"]
+
+
+def test_ablations_stand_in_their_order_with_what_helps_and_what_harms_told_apart(tmp_path: Path) -> None:
+    with style():
+        figure = study_plots._draw_ablations(CHANGES)
+    axes, beside = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [row["what"] for row in CHANGES]
+    assert [line.get_marker() for line in axes.lines if line.get_marker() != "None"] == ["D", "^", "v", "o"]
+    assert math.isclose(axes.lines[3].get_xdata()[0], 0.5)  # type: ignore[index, arg-type]
+    assert [text.get_text() for text in beside.texts].count("9,032") == len(CHANGES)

@@ -4,59 +4,18 @@ matplotlib is loaded by the first picture, never by an import; pyplot and its gl
 The same data and the same matplotlib give the same bytes.
 """
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinydigits.storage import write_bytes
+from tinydigits.reports.style import BLUE, DPI, GREEN, GREY, VERMILION, page, style, write
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-DPI = 150
-# Okabe and Ito's palette, which colour-blind people can tell apart.
-BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
-STYLE: dict[Any, Any] = {  # matplotlib types its keys as one long Literal
-    "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E5E5E5",
-    "lines.linewidth": 1.8,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """The library's defaults and our style, whatever the user's own matplotlibrc says."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
-def _write(figure: "Figure", path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    content = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(content, format="png", metadata={"Software": None})  # it names matplotlib's version
-    write_bytes(path, content.getvalue())
 
 
 def training_curve(
@@ -77,12 +36,12 @@ def training_curve(
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    with _style():
+    with style():
         figure = Figure(figsize=(9.6, 4.6), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
         _draw_loss(left, epochs)
         _draw_accuracy(right, epochs, judged_by)
-        _write(figure, path)
+        write(figure, path)
 
 
 def _draw_loss(axes: "Axes", epochs: Sequence[Mapping[str, float]]) -> None:
@@ -164,7 +123,7 @@ def confusion_picture(confusion: ArrayLike, path: Path) -> None:
     counts = np.asarray(confusion)
     right, total = int(np.trace(counts)), int(counts.sum())
     wrong = total - right
-    with _style():
+    with style():
         figure = Figure(figsize=(7.2, 7.2), dpi=DPI, layout="constrained")
         axes = figure.subplots()
         _draw_counts(axes, counts)
@@ -179,7 +138,7 @@ def confusion_picture(confusion: ArrayLike, path: Path) -> None:
         axes.set_xlabel("predicted digit")
         axes.set_ylabel("true digit")
         axes.set_title(f"{right:,} of {total:,} right, {wrong:,} mistake{'' if wrong == 1 else 's'}")
-        _write(figure, path)
+        write(figure, path)
 
 
 def _draw_counts(axes: "Axes", counts: NDArray[np.integer[Any]]) -> None:
@@ -204,19 +163,6 @@ def _draw_counts(axes: "Axes", counts: NDArray[np.integer[Any]]) -> None:
 # The galleries are laid out in screen pixels: every pixel of a digit is the same whole number of them.
 
 
-def _page(width: int, height: int) -> "tuple[Figure, Axes]":
-    """A white page of that many screen pixels, with the origin in its upper left corner."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    axes.set_autoscale_on(False)
-    return figure, axes
-
-
 def _tile(axes: "Axes", image: NDArray[np.uint8], x: int, y: int, size: int) -> None:
     """Draw an image [28, 28] with its upper left corner at (x, y), `size` screen pixels wide."""
     axes.imshow(
@@ -234,8 +180,8 @@ def augmentation_preview(originals: NDArray[np.uint8], augmented: NDArray[np.uin
     size, gap, aside, header = 84, 9, 21, 45
     count, variants = augmented.shape[:2]
     start = gap + size + aside  # where the variants begin
-    with _style():
-        figure, axes = _page(start + variants * (size + gap), header + count * (size + gap))
+    with style():
+        figure, axes = page(start + variants * (size + gap), header + count * (size + gap))
         axes.text(gap, header / 2, "original", va="center", fontsize=9)
         axes.text(start, header / 2, "as the network sees it in training", va="center", fontsize=9)
         for row in range(count):
@@ -243,7 +189,7 @@ def augmentation_preview(originals: NDArray[np.uint8], augmented: NDArray[np.uin
             _tile(axes, originals[row], gap, y, size)
             for column in range(variants):
                 _tile(axes, augmented[row, column], start + column * (size + gap), y, size)
-        _write(figure, path)
+        write(figure, path)
 
 
 def digit_gallery(images: NDArray[np.uint8], labels: ArrayLike, path: Path) -> None:
@@ -256,14 +202,14 @@ def digit_gallery(images: NDArray[np.uint8], labels: ArrayLike, path: Path) -> N
     classes = np.asarray(labels)
     digits = np.unique(classes)
     columns = max(int(np.count_nonzero(classes == digit)) for digit in digits)
-    with _style():
-        figure, axes = _page(margin + columns * (size + gap), gap + len(digits) * (size + gap))
+    with style():
+        figure, axes = page(margin + columns * (size + gap), gap + len(digits) * (size + gap))
         for row, digit in enumerate(digits):
             y = gap + row * (size + gap)
             axes.text(margin / 2, y + size / 2, str(digit), ha="center", va="center", fontsize=12, weight="bold")
             for column, index in enumerate(np.flatnonzero(classes == digit)):
                 _tile(axes, images[index], margin + column * (size + gap), y, size)
-        _write(figure, path)
+        write(figure, path)
 
 
 def mistakes_picture(
@@ -291,8 +237,8 @@ def mistakes_picture(
     """
     columns, size, pitch_x, pitch_y, header = 6, 140, 204, 246, 60
     rows = -(-len(indices) // columns)
-    with _style():
-        figure, axes = _page(columns * pitch_x, header + rows * pitch_y)
+    with style():
+        figure, axes = page(columns * pitch_x, header + rows * pitch_y)
         title = "Worst mistakes: true → predicted, confidence" if rows else "No mistakes"
         axes.text((pitch_x - size) / 2, header / 2, title, va="center", fontsize=11, weight="bold")
         if any(index in disputed for index in indices):
@@ -312,7 +258,7 @@ def mistakes_picture(
             _tile(axes, images[i], x, y, size)
             lines = [f"{labels[i]} → {predictions[i]}   {100 * confidences[i]:.1f} %", f"#{index}"]
             _caption(axes, lines, disputed.get(index), x, y, size)
-        _write(figure, path)
+        write(figure, path)
 
 
 def _caption(axes: "Axes", lines: Sequence[str], dispute: str | None, x: int, y: int, size: int) -> None:

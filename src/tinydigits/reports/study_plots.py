@@ -1,0 +1,200 @@
+"""Pictures of many runs: the seeds of studies side by side, and what single changes are worth."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinydigits.reports.style import BLUE, DPI, GREEN, GREY, VERMILION, style, write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Study = Mapping[str, Any]
+
+_LOOKS = ((VERMILION, "o"), (BLUE, "s"), (GREEN, "^"), ("#CC79A7", "D"))  # a colour and a marker a recipe
+_SPREAD = 0.6  # how wide the seeds of a recipe lie beside one another
+
+
+def study_curves(studies: Sequence[Study], path: Path, target: float | None = None) -> None:
+    """Draw every seed of some studies of one network: accuracy by epoch, and beside it the final epochs.
+
+    Args:
+        studies: summaries as in `study.json`: `recipe, epochs, n, protocol, final, runs`, and `accuracy_by_epoch` of
+            each run where there is more than one epoch. A colour and a marker is for a recipe.
+        path: the PNG to write.
+        target: what is claimed, in [0, 1].
+
+    Raises:
+        StorageError: the picture cannot be written.
+    """
+    with style():
+        write(_draw_studies(studies, target), path)
+
+
+def _draw_studies(studies: Sequence[Study], target: float | None) -> "Figure":
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    long = [study for study in studies if study["epochs"] > 1]
+    figure = Figure(figsize=(9.6, 4.6 if long else 3.8), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    if long:
+        left, right = figure.subplots(1, 2, width_ratios=(1.9, 1), sharey=True)
+        _draw_curves(left, studies)
+    else:
+        right = figure.subplots()
+    _draw_finals(right, studies)
+    digits = "held-out" if studies[0]["protocol"] == "tune" else "test"
+    figure.axes[0].set_title(f"Accuracy on the {digits} digits in per cent (zoomed), every seed")
+    if long:
+        right.set_title("final epoch")
+    for axes in figure.axes:
+        if target is not None:
+            axes.axhline(100 * target, color="black", linestyle="--", linewidth=1.2, zorder=1)
+    figure.axes[0].set_ylim(*_zoom(studies, target))
+    _study_legend(figure, studies, target)
+    return figure
+
+
+def _draw_curves(axes: "Axes", studies: Sequence[Study]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for (colour, _), study in zip(cycle(_LOOKS), studies, strict=False):
+        if study["epochs"] == 1:
+            continue
+        numbers = range(1, study["epochs"] + 1)
+        curves = [[100 * accuracy for accuracy in run["accuracy_by_epoch"]] for run in study["runs"]]
+        for curve in curves:
+            axes.plot(numbers, curve, color=colour, linewidth=0.8, alpha=0.5)
+        mean = [sum(values) / len(values) for values in zip(*curves, strict=True)]
+        axes.plot(numbers, mean, color=colour, linewidth=2.4)
+    axes.set_xlabel("epoch (thick: mean of the seeds)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _draw_finals(axes: "Axes", studies: Sequence[Study]) -> None:
+    """A point a seed, in their order, and their mean as a bar."""
+    for place, ((colour, marker), study) in enumerate(zip(cycle(_LOOKS), studies, strict=False)):
+        count = len(study["runs"])
+        step = _SPREAD / max(count - 1, 1)
+        start = place - _SPREAD / 2 if count > 1 else place
+        xs = [start + step * number for number in range(count)]
+        ys = [100 * run["accuracy"] for run in study["runs"]]
+        axes.plot(xs, ys, marker, color=colour, markersize=6)
+        mean = 100 * study["final"]["mean"]
+        axes.plot([place - 0.4, place + 0.4], [mean, mean], color=colour, linewidth=2.4)
+    axes.set_xlim(-0.6, len(studies) - 0.4)
+    axes.set_xticks([])
+    axes.set_xlabel("points: seeds in order; bar: mean")
+
+
+def _zoom(studies: Sequence[Study], target: float | None) -> tuple[float, float]:
+    """The per cents in which the second half of all curves, the final epochs and the claim lie, with some room."""
+    values = [run["accuracy"] for study in studies for run in study["runs"]] + ([] if target is None else [target])
+    for study in studies:
+        if study["epochs"] > 1:
+            values += [a for run in study["runs"] for a in run["accuracy_by_epoch"][study["epochs"] // 2 :]]
+    low, high = 100 * min(values), 100 * max(values)
+    room = max(high - low, 0.1)
+    return low - 0.12 * room, min(100.0, high + 0.12 * room)
+
+
+def _study_legend(figure: "Figure", studies: Sequence[Study], target: float | None) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for (colour, marker), study in zip(cycle(_LOOKS), studies, strict=False):
+        final = study["final"]
+        spread = "" if final["sd"] is None else f" ± {100 * final['sd']:.2f}"
+        text = f"{study['recipe']}: {100 * final['mean']:.2f}{spread} %, n = {study['n']}"
+        handles.append(Line2D([], [], color=colour, marker=marker, label=text))
+    if target is not None:
+        handles.append(
+            Line2D([], [], color="black", linestyle="--", linewidth=1.2, label=f"claim: {100 * target:.2f} %")
+        )
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3))
+
+
+def ablation_picture(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw what single changes are worth: differences from the first row with their intervals, and what they cost.
+
+    Args:
+        rows: of one network, as in results/ablations.json: `what, mean, parameters, macs, difference,
+            difference_interval` (shares in [0, 1]); the first is what the others are held against, its difference None.
+        path: the PNG to write.
+
+    Raises:
+        StorageError: the picture cannot be written.
+    """
+    with style():
+        write(_draw_ablations(rows), path)
+
+
+def _draw_ablations(rows: Sequence[Mapping[str, Any]]) -> "Figure":
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(
+        figsize=(9.6, 1.7 + 0.36 * len(rows)), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    )
+    axes, beside = figure.subplots(1, 2, width_ratios=(1.6, 1), sharey=True)
+    axes.axvline(0, color="black", linewidth=1.2)
+    for place, row in enumerate(rows):
+        if row["difference"] is None:
+            axes.plot(0, place, "D", color="black", markersize=7)
+            continue
+        low, high = (100 * end for end in row["difference_interval"])
+        colour, marker = _worth(low, high)
+        axes.plot([low, high], [place, place], color=colour, linewidth=2.4, solid_capstyle="butt")
+        axes.plot(100 * row["difference"], place, marker, color=colour, markersize=8)
+    axes.set_yticks(range(len(rows)), [row["what"] for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("points of accuracy, with 95 % interval")
+    axes.set_title(f"Difference from “{rows[0]['what']}”", pad=10)
+    _worth_legend(figure)
+    _beside(beside, rows)
+    return figure
+
+
+def _worth(low: float, high: float) -> tuple[str, str]:
+    if low > 0:
+        return BLUE, "^"
+    return (VERMILION, "v") if high < 0 else (GREY, "o")
+
+
+def _worth_legend(figure: "Figure") -> None:
+    from matplotlib.lines import Line2D
+
+    cases = (("helps", 1.0, 2.0), ("harms", -2.0, -1.0), ("not told apart from nothing", -1.0, 1.0))
+    handles = []
+    for text, low, high in cases:
+        colour, marker = _worth(low, high)
+        handles.append(Line2D([], [], color=colour, marker=marker, markersize=7, label=text))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+
+
+def _beside(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
+    """Columns of text, at the height of each row's point."""
+    axes.set_axis_off()
+    columns = {
+        "accuracy": [f"{100 * row['mean']:.2f} %" for row in rows],
+        "parameters": [f"{row['parameters']:,}" for row in rows],
+        "MACs": [f"{row['macs'] / 1e6:.2f} M" for row in rows],
+    }
+    axes.set_xlim(0, len(columns))
+    for right, (heading, cells) in enumerate(columns.items(), start=1):
+        axes.text(
+            right,
+            1.02,
+            heading,
+            ha="right",
+            va="bottom",
+            fontsize=9,
+            weight="bold",
+            transform=axes.get_xaxis_transform(),
+        )
+        for place, cell in enumerate(cells):
+            axes.text(right, place, cell, ha="right", va="center", fontsize=9)
