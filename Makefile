@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test check format benchmark-loop benchmark-studies benchmark-coverage proofs readme clean
+.PHONY: train test check format benchmark-loop benchmark-studies benchmark-coverage benchmark-inference proofs ablations documents readme clean
 
 train: $(VENV)/installed  ## train the default network; makes the environment first
 	$(BIN)/tinydigits train
@@ -32,8 +32,17 @@ benchmark-studies: $(VENV)/installed  ## what a study costs beside its runs -> r
 benchmark-coverage: $(VENV)/installed  ## how often the intervals hold -> results/coverage.json, docs/statistics.md
 	$(BIN)/python -m benchmarks.coverage
 
+benchmark-inference: $(VENV)/installed-bench  ## exported forms against each other -> results/inference.json
+	$(BIN)/python -m benchmarks.inference
+
 proofs: $(VENV)/installed  ## the studies behind shipped weights and verdicts -> results/proofs
 	$(BIN)/python -m benchmarks.proofs
+
+ablations: $(VENV)/installed  ## what the documents only wonder about -> results/ablations.json
+	$(BIN)/python -m benchmarks.ablations
+
+documents: $(VENV)/installed  ## the pages on the five documents -> docs/documents
+	$(BIN)/python -m docs.documents
 
 readme: $(VENV)/installed  ## the pictures and captures of README.md, made again
 	$(BIN)/python -m docs.readme
@@ -48,6 +57,10 @@ $(VENV)/installed: $(VENV)/python pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed-dev
+	$(INSTALL) emx-onnx-cgen==1.4.0
 	touch $@
 
 clean:

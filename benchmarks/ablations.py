@@ -1,9 +1,9 @@
 """What the documents only wonder about, measured: `make ablations` → results/ablations.json.
 
 Two documents end with lists of what might help. Each entry is tried alone, as a variant of the network or of its
-recipe, with three seeds, and judged on held-out training digits: the test digits decide nothing here. Needs MNIST; three
-hours on two cores. Studies are kept in `studies/ablations`, and the same command goes on with what was begun. Name a
-network to do only its list: `python -m benchmarks.ablations plain-9k`.
+recipe, with three seeds, and judged on held-out training digits: the test digits decide nothing here. Needs MNIST and
+three hours on two cores. Studies are kept in `studies/ablations`, and the same command goes on with what was begun.
+Name a network to do only its list: `python -m benchmarks.ablations plain-9k`.
 """
 
 import json

@@ -18,6 +18,7 @@ from tinydigits.data.sources import load_dataset
 from tinydigits.models.inspect import inspect_model
 from tinydigits.models.registry import create_model, list_models, model_claim
 from tinydigits.models.weights import load_model
+from tinydigits.shipping.export import calibration_images
 from tinydigits.shipping.fold import fold_network
 from tinydigits.shipping.quantize import quantize
 from tinydigits.shipping.store import save_graph
@@ -48,7 +49,9 @@ PROOFS = (
     Proof("layered-19k", "documented-layered-19k", 5, ("document-layered-19k",), ships=False),
     Proof("layered-19k", "improved-layered-19k", 5, ("document-layered-19k",), ships=True),
     Proof("bottleneck-9k", "documented-bottleneck-9k", 5, ("document-bottleneck-9k",), ships=False),
+    Proof("bottleneck-9k", "improved-bottleneck-9k", 5, ("document-bottleneck-9k",), ships=True),
     Proof("pooled-16k", "fast", 3, (), ships=True),
+    Proof("blocks-19k", "fast", 3, ("document-blocks-19k",), ships=True),
 )
 
 
@@ -87,10 +90,9 @@ def prove(proof: Proof) -> None:
 
 def ship_graphs(name: str) -> None:
     """Fold the shipped weights of a model, and quantise them, with held-out digits to tell the ranges of its maps."""
-    data = load_dataset("mnist")
     graph = fold_network(*load_model(name))
     save_graph(WEIGHTS / f"{name}.graph.safetensors", graph)
-    save_graph(WEIGHTS / f"{name}.int8.safetensors", quantize(graph, data.train.images[data.held_out]))
+    save_graph(WEIGHTS / f"{name}.int8.safetensors", quantize(graph, calibration_images(load_dataset("mnist"))))
 
 
 def write_documented() -> None:

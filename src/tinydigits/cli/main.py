@@ -26,6 +26,8 @@ COMMANDS = {
     "evaluate": "score trained weights",
     "prove": "many seeds, one verdict",
     "compare": "is one study better than another?",
+    "predict": "read digits from pictures",
+    "export": "C, ONNX or one HTML file, with proven parity",
     "data": "where the digits are; fetch and verify them",
 }
 

@@ -177,7 +177,7 @@ def _choose_map(values: NDArray[np.float32]) -> _Map:
 
 def _conv(conv: Conv, stage: _Stage, current: _Map, following: _Map, *, clamp: bool) -> Int8Conv:
     weight = conv.weight.astype(np.float64)
-    scales = np.maximum(np.abs(weight).max(axis=(1, 2, 3)), 1e-12) / 127
+    scales = _weight_scales(conv, current)
     integers = np.round(weight / scales[:, None, None, None])
     sums = integers.sum(axis=(1, 2, 3))
     bias = (conv.bias + weight.sum(axis=(1, 2, 3)) * current.rest) / (scales * current.scale)
@@ -189,6 +189,12 @@ def _conv(conv: Conv, stage: _Stage, current: _Map, following: _Map, *, clamp: b
         stride=conv.stride,
         padding=conv.padding,
     )
+
+
+def _weight_scales(conv: Conv, current: _Map) -> Reals:
+    """A step of each channel's weights: the largest weight is 127 of them, unless the bias would then leave 24 bits."""
+    largest = np.abs(conv.weight.astype(np.float64)).max(axis=(1, 2, 3)) / 127
+    return np.asarray(np.maximum(np.maximum(largest, np.abs(conv.bias) / current.scale / 2**23), 1e-12))
 
 
 def _average_pool(pool: AveragePool, stage: _Stage, current: _Map, following: _Map, *, clamp: bool) -> Int8AveragePool:
@@ -228,6 +234,6 @@ def _corrected(
     operation: Int8Conv, conv: Conv, current: _Map, integers: NDArray[np.int64], reals: NDArray[Any]
 ) -> Int8Conv:
     """With a bias that leaves no mean error in any channel on the calibration digits."""
-    scales = np.maximum(np.abs(conv.weight.astype(np.float64)).max(axis=(1, 2, 3)), 1e-12) / 127 * current.scale
+    scales = _weight_scales(conv, current) * current.scale
     error = convolve(operation, integers).mean(axis=(0, 1, 2)) - reals.astype(np.float64).mean(axis=(0, 2, 3)) / scales
     return replace(operation, bias=(operation.bias - np.round(error)).astype(np.int32))

@@ -1,0 +1,403 @@
+"""Exported C: the logits of the reference, under every compiler and sanitizer, in a small arena, on a Cortex-M too."""
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tests.cortex_m.emulator import Firmware, run_firmware
+from tinydigits.data.dataset import DigitData
+from tinydigits.data.normalise import normalise
+from tinydigits.data.sources import load_dataset
+from tinydigits.errors import ExportError
+from tinydigits.models.registry import create_model, list_models
+from tinydigits.models.weights import load_model
+from tinydigits.shipping import graph as floats
+from tinydigits.shipping import int8
+from tinydigits.shipping.c import arena_bytes, c_name, write_c
+from tinydigits.shipping.c_runner import predict_c, run_c
+from tinydigits.shipping.fold import fold_network
+from tinydigits.shipping.graph import Affine, AveragePool, Conv, Graph, MaxPool, Op, Pair, Relu
+from tinydigits.shipping.int8 import Int8Graph
+from tinydigits.shipping.quantize import quantize
+from tinydigits.shipping.store import load_graph, packaged_graph
+
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
+SANITIZED = (*STRICT, "-O1", "-fsanitize=address,undefined")  # what they find is on stderr, and fails the run
+KINDS = ("float32", "int8")
+
+
+@pytest.fixture(params=["gcc", "clang"])
+def compiler(request: pytest.FixtureRequest) -> str:
+    """Each compiler that is here; one without sanitizers counts as missing."""
+    name = str(request.param)
+    if not _links(name):
+        pytest.skip(f"needs {name} with its sanitizers (Debian: gcc, clang and libclang-rt-dev)")
+    return name
+
+
+@cache
+def _links(compiler: str) -> bool:
+    if not shutil.which(compiler):
+        return False
+    command = [compiler, "-fsanitize=address,undefined", "-x", "c", "-", "-o", "/dev/null"]
+    return subprocess.run(command, input=b"int main(void){return 0;}", capture_output=True, check=False).returncode == 0
+
+
+@cache
+def digits() -> NDArray[np.uint8]:
+    return load_dataset("optdigits").train.images[:300]
+
+
+def shipped(kind: str) -> Graph | Int8Graph:
+    path = packaged_graph("tiny-10k", int8=kind == "int8")
+    assert path is not None
+    return load_graph(path)
+
+
+@cache
+def untrained(name: str) -> Graph:
+    """A network of the zoo as it starts, with batch norms of either sign."""
+    card = replace(load_model("tiny-10k")[1], model=name)
+    torch.manual_seed(0)
+    model = create_model(name).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.7)
+        model(normalise(digits(), card.mean, card.deviation))
+    return fold_network(model.eval(), card)
+
+
+def of_kind(graph: Graph, kind: str) -> Graph | Int8Graph:
+    return quantize(graph, digits()[:100]) if kind == "int8" else graph
+
+
+def reference(graph: Graph | Int8Graph, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.int32]:
+    return int8.run(graph, images) if isinstance(graph, Int8Graph) else floats.run(graph, images)
+
+
+def assert_same(
+    graph: Graph | Int8Graph, directory: Path, images: NDArray[np.uint8], flags: Sequence[str], compiler: str
+) -> None:
+    write_c(graph, directory)
+    answers, logits = predict_c(directory, images, flags, compiler)
+    wanted = reference(graph, images)
+    if isinstance(graph, Int8Graph):
+        assert np.array_equal(logits, wanted)
+    else:
+        assert np.abs(logits - wanted).max() < 1e-4
+    threshold = graph.integer_threshold if isinstance(graph, Int8Graph) else graph.threshold
+    rejected = logits.max(axis=1) < (-np.inf if threshold is None else threshold)
+    assert np.array_equal(answers, np.where(rejected, -1, logits.argmax(axis=1)))
+
+
+# Small networks made by hand, for what the zoo does not have
+
+
+def conv(out: int, into: int, kernel: Pair, stride: Pair = (1, 1), padding: Pair = (0, 0)) -> Conv:
+    rng = np.random.default_rng(out + into)
+    weight = rng.normal(0, (into * kernel[0] * kernel[1]) ** -0.5, (out, into, *kernel))
+    return Conv(weight.astype(np.float32), rng.normal(0, 0.1, out).astype(np.float32), stride, padding)
+
+
+def affine(channels: int) -> Affine:
+    rng = np.random.default_rng(channels)
+    return Affine(rng.normal(0, 1, channels).astype(np.float32), rng.normal(0, 1, channels).astype(np.float32))
+
+
+FRONT = Affine(np.array([1 / 78], np.float32), np.array([-0.42], np.float32))
+MADE: dict[str, tuple[Op, ...]] = {
+    "linear": (FRONT, conv(10, 1, (28, 28))),
+    "strides": (FRONT, conv(5, 1, (5, 3), (2, 3)), Relu(), conv(7, 5, (2, 2), (3, 2)), Relu(), conv(10, 7, (4, 4))),
+    "stride beyond the kernel": (FRONT, conv(3, 1, (1, 1), (3, 2)), conv(10, 3, (10, 14))),
+    "padding": (FRONT, conv(3, 1, (3, 5), (1, 1), (2, 1)), affine(3), conv(9, 3, (3, 3), (2, 2), (1, 2)), Relu(),
+                AveragePool((14, 14), (14, 14)), conv(10, 9, (1, 1))),
+    "overlapping padded max pool": (FRONT, conv(6, 1, (3, 3)), MaxPool((3, 3), (2, 2), (1, 1)), affine(6), Relu(),
+                                    conv(11, 6, (3, 3)), AveragePool((11, 11), (11, 11)), conv(10, 11, (1, 1))),
+    "max pool first": (MaxPool((2, 2), (2, 2)), conv(4, 1, (3, 3)), Relu(), conv(10, 4, (12, 12))),
+    "padded average pool": (FRONT, conv(3, 1, (3, 3), (2, 2)), AveragePool((3, 3), (2, 2), (1, 1)), affine(3),
+                            conv(10, 3, (7, 7))),
+    "dead rows and columns": (FRONT, conv(4, 1, (3, 3), (1, 1), (1, 1)), Relu(), conv(10, 4, (3, 3)),
+                              AveragePool((15, 14), (15, 14))),
+    "one column": (FRONT, conv(8, 1, (1, 28)), Relu(), conv(8, 8, (3, 1), (2, 1), (1, 0)), Relu(),
+                   conv(10, 8, (14, 1))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", MADE)
+def test_any_network_gives_the_logits_of_the_reference(name: str, kind: str, tmp_path: Path, compiler: str) -> None:
+    graph = of_kind(Graph("nets/*/a.py:Net", MADE[name], "0" * 64), kind)
+    assert_same(graph, tmp_path, digits()[:20], SANITIZED, compiler)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_of_the_zoo_gives_the_logits_of_the_reference(name: str, kind: str, tmp_path: Path) -> None:
+    if not _links("gcc"):
+        pytest.skip("needs gcc with its sanitizers")
+    assert_same(of_kind(untrained(name), kind), tmp_path, digits()[:30], SANITIZED, "gcc")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [("-O3", "-march=native"), ("-Os",), ("-O0",)], ids=lambda flags: flags[0])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_of_the_zoo_under_every_compiler(
+    name: str, kind: str, flags: tuple[str, ...], tmp_path: Path, compiler: str
+) -> None:
+    assert_same(of_kind(untrained(name), kind), tmp_path, digits(), (*STRICT, *flags), compiler)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shipped_network_reads_real_digits(kind: str, tmp_path: Path, compiler: str, mnist: DigitData) -> None:
+    assert_same(shipped(kind), tmp_path, mnist.test.images[:100], SANITIZED, compiler)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shipped_network_gives_the_same_at_full_speed(kind: str, tmp_path: Path, mnist: DigitData) -> None:
+    graph = shipped(kind)
+    images = mnist.test.images[:1500]
+    write_c(graph, tmp_path)
+    difference = run_c(tmp_path, images) - reference(graph, images).astype(np.float64)
+    assert np.abs(difference).max() <= (0 if kind == "int8" else 1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_below_the_threshold_it_is_no_digit(kind: str, tmp_path: Path, compiler: str) -> None:
+    graph = shipped(kind)
+    images = np.concatenate([digits()[:40], np.random.default_rng(0).integers(0, 256, (10, 28, 28)).astype(np.uint8)])
+    middle = float(np.median(reference(graph, images).max(axis=1)))
+    if isinstance(graph, Int8Graph):
+        graph = replace(graph, integer_threshold=int(middle))
+    else:
+        graph = replace(graph, threshold=middle)
+    assert_same(graph, tmp_path, images, SANITIZED, compiler)
+    answers, _ = predict_c(tmp_path, images)
+    assert 10 < (answers == -1).sum() < 40
+
+
+def test_the_same_graph_gives_the_same_bytes(tmp_path: Path) -> None:
+    sources = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        files = write_c(shipped("int8"), tmp_path / name)
+        sources.append({path.name: path.read_bytes() for path in files})
+    assert sources[0] == sources[1]
+    assert list(sources[0]) == [
+        "tiny_10k.h",
+        "tiny_10k.c",
+        "tinydigits_preprocess.h",
+        "tinydigits_preprocess.c",
+        "main.c",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("tiny-10k", "tiny_10k"),
+        ("net.py:Net", "net_py_Net"),
+        ("9k", "model_9k"),
+        ("main", "model_main"),
+        ("é", "model__"),
+        ("*/x.py:Net", "model___x_py_Net"),
+    ],
+)
+def test_every_model_has_a_name_in_c(model: str, name: str) -> None:
+    assert c_name(model) == name
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> Callable[..., Path]:
+    """tiny-10k, compiled as it is documented: object or library."""
+    if not shutil.which("gcc"):
+        pytest.skip("needs gcc")
+
+    def build(kind: str, *flags: str, compiler: str = "gcc") -> Path:
+        write_c(shipped(kind), tmp_path)
+        target = tmp_path / "out.o"
+        subprocess.run([compiler, *STRICT, *flags, str(tmp_path / "tiny_10k.c"), "-o", str(target)], check=True)
+        return target
+
+    return build
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_kept_between_calls_and_nothing_is_called(kind: str, compiled: Callable[..., Path]) -> None:
+    """No symbol lies in writable memory; what is undefined is what compilers themselves may ask for."""
+    listed = subprocess.run(
+        ["nm", str(compiled(kind, "-O2", "-fno-pie", "-c"))], capture_output=True, text=True, check=True
+    ).stdout
+    symbols = [line.split()[-2:] for line in listed.splitlines()]
+    assert {kind for kind, _ in symbols} <= {"T", "t", "r", "R", "U"}
+    assert {name for kind, name in symbols if kind == "U"} <= {"memcpy", "memmove", "memset"}
+    assert [name for kind, name in symbols if kind == "T"] == ["tiny_10k_predict"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_arena_may_hold_anything_and_nothing_beside_it_is_touched(kind: str, compiled: Callable[..., Path]) -> None:
+    predict = ctypes.CDLL(str(compiled(kind, "-O2", "-shared", "-fPIC"))).tiny_10k_predict
+    graph = shipped(kind)
+    size, guard = arena_bytes(graph), 64
+    rng = np.random.default_rng(0)
+    images = digits()[:10]
+    wanted = reference(graph, images)
+    for image, expected in zip(images, wanted, strict=True):
+        memory = rng.integers(0, 256, size + 2 * guard).astype(np.uint8)
+        before, logits = memory.copy(), np.zeros(10, wanted.dtype)
+        predict(image.ctypes.data_as(ctypes.c_void_p), ctypes.c_void_p(memory.ctypes.data + guard),
+                logits.ctypes.data_as(ctypes.c_void_p))  # fmt: skip
+        assert np.abs(logits - expected.astype(np.float64)).max() <= (0 if kind == "int8" else 1e-4)
+        assert np.array_equal(memory[:guard], before[:guard])
+        assert np.array_equal(memory[-guard:], before[-guard:])
+
+
+@pytest.mark.parametrize("tool", ["gcc", "clang"])
+def test_kernels_are_shared_for_size_and_specialised_for_speed(tool: str, compiled: Callable[..., Path]) -> None:
+    if not shutil.which(tool):
+        pytest.skip(f"needs {tool}")
+
+    def functions(flag: str) -> str:
+        target = compiled("int8", flag, "-c", compiler=tool)
+        return subprocess.run(["nm", str(target)], capture_output=True, text=True, check=True).stdout
+
+    assert re.search(r" t (convolve|multiply)\b", functions("-Os"))
+    assert not re.search(r" t (convolve|multiply)\b", functions("-O3"))
+
+
+def test_two_models_live_in_one_program(tmp_path: Path, compiler: str) -> None:
+    first, second = shipped("int8"), quantize(Graph("other", MADE["strides"], "0" * 64), digits())
+    write_c(first, tmp_path)
+    write_c(second, tmp_path)
+    image = digits()[0]
+    (tmp_path / "both.c").write_text(
+        '#include <stdio.h>\n#include "tiny_10k.h"\n#include "other.h"\n'
+        f"static const uint8_t image[784] = {{{', '.join(map(str, image.ravel()))}}};\n"
+        "int main(void) {\n    static tiny_10k_arena a;\n    static other_arena b;\n    int32_t logits[10];\n"
+        '    printf("%d ", tinydigits_predict(image, &a, logits));\n'
+        '    printf("%d\\n", other_predict(image, &b, logits));\n    return 0;\n}\n'
+    )
+    sources = [str(tmp_path / file) for file in ("both.c", "tiny_10k.c", "other.c")]
+    subprocess.run([compiler, *SANITIZED, *sources, "-o", str(tmp_path / "both")], check=True)
+    done = subprocess.run([str(tmp_path / "both")], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert isinstance(first, Int8Graph)
+    wanted = int8.run(first, image[None])
+    rejected = first.integer_threshold is not None and wanted.max() < first.integer_threshold
+    other = int8.run(second, image[None]).argmax()
+    assert done.stdout.split() == [str(-1 if rejected else wanted.argmax()), str(other)]
+
+
+# The example
+
+
+@pytest.fixture
+def reader(tmp_path: Path, compiler: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    files = write_c(shipped("int8"), tmp_path)
+    sources = [str(path) for path in files if path.suffix == ".c"]
+    subprocess.run([compiler, *SANITIZED, *sources, "-o", str(tmp_path / "reader")], check=True)
+
+    def read(content: bytes) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "picture").write_bytes(content)
+        command = [str(tmp_path / "reader"), str(tmp_path / "picture")]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return read
+
+
+def test_the_example_reads_pictures(reader: Callable[..., subprocess.CompletedProcess[str]], mnist: DigitData) -> None:
+    for digit, label in zip(mnist.test.images[:5], mnist.test.labels[:5], strict=True):
+        large = 255 - np.kron(digit, np.ones((7, 5), np.uint8))
+        for content in (digit.tobytes(), b"P5\n# a comment\n140 196\n255\n" + large.tobytes()):
+            done = reader(content)
+            assert (done.stdout, done.stderr) == (f"{label}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"P5 10 10 255\n" + bytes(100), "holds no ink"),
+        (b"P5 10 10 255\n" + bytes(99), "cut off"),
+        (b"P5 10 10 65535\n" + bytes(200), "255 levels"),
+        (b"P5 5000 5000 255\n", "larger than"),
+        (b"P5", "cut off"),
+        (b"", "neither"),
+        (bytes(783), "neither"),
+        (bytes(785), "neither"),
+    ],
+)
+def test_the_example_says_what_is_wrong_with_a_picture(
+    content: bytes, message: str, reader: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = reader(content)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+# What a user can do wrong
+
+
+def test_without_a_compiler_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_c(shipped("int8"), tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(ExportError, match=r"No C compiler.*Install gcc"):
+        run_c(tmp_path, digits()[:1])
+
+
+def test_a_directory_without_an_export_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"main\.c is missing.*anew"):
+        run_c(tmp_path, digits()[:1])
+
+
+def test_damaged_sources_are_an_error(tmp_path: Path) -> None:
+    if not any(map(shutil.which, ("cc", "gcc", "clang", os.environ.get("CC", "cc")))):
+        pytest.skip("needs a C compiler")
+    source = write_c(shipped("int8"), tmp_path)[1]
+    source.write_text(source.read_text()[:3000])
+    with pytest.raises(ExportError, match=r"tiny_10k\.c cannot be compiled.*error"):
+        run_c(tmp_path, digits()[:1])
+
+
+# A microcontroller
+
+
+def firmware(kind: str, tmp_path: Path, images: NDArray[np.uint8]) -> Firmware:
+    write_c(shipped(kind), tmp_path)
+    return run_firmware(tmp_path, "tiny_10k", images)
+
+
+def test_tiny_10k_fits_a_small_microcontroller(tmp_path: Path) -> None:
+    """The limits: weights and code 24 KB, arena and stack 16 KB, and rather 8."""
+    done = firmware("int8", tmp_path, digits()[:3])
+    assert np.array_equal(done.logits, int8.run(shipped("int8"), digits()[:3]))  # type: ignore[arg-type]
+    assert done.flash_bytes <= 16_000
+    assert arena_bytes(shipped("int8")) + done.stack_bytes <= 4_000
+    assert done.instructions < 5_000_000
+    assert done.preprocessor_flash_bytes <= 6_000
+
+
+@pytest.mark.slow
+def test_an_emulated_cortex_m_gives_the_same_answers_to_1000_digits(tmp_path: Path, mnist: DigitData) -> None:
+    images = mnist.test.images[:1000]
+    graph = shipped("int8")
+    assert isinstance(graph, Int8Graph)
+    done = firmware("int8", tmp_path, images)
+    wanted = int8.run(graph, images)
+    assert np.array_equal(done.logits, wanted)
+    rejected = wanted.max(axis=1) < (-np.inf if graph.integer_threshold is None else graph.integer_threshold)
+    assert np.array_equal(done.answers, np.where(rejected, -1, wanted.argmax(axis=1)))
