@@ -195,8 +195,8 @@ def test_a_users_network_takes_no_options_and_has_no_shipped_weights(here: Path)
 
 
 def test_weights_that_are_not_shipped_are_named() -> None:
-    with pytest.raises(WeightsError, match="bottleneck-9k: no weights are shipped"):
-        create_model("bottleneck-9k", pretrained=True)
+    with pytest.raises(WeightsError, match=r"plain-9k\+padding=1: no weights are shipped"):
+        create_model("plain-9k+padding=1", pretrained=True)
 
 
 def test_a_variant_has_one_name_however_it_is_written() -> None:

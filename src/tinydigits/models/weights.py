@@ -193,7 +193,7 @@ def load_model(source: str) -> tuple[nn.Module, Card]:
         name = canonical_name(source)
     except UnknownModelError as error:
         raise UnknownModelError(f"{error} Nor is there a run directory of that name.") from error
-    if name not in list_models():
+    if ".py:" in name:
         raise WeightsError(
             f"{name} is code without weights. Train it with `tinydigits train {name}`, and name the run."
         )
