@@ -69,11 +69,15 @@ function convolve(map, op) {
   const size = to.height * to.width;
   const taps = op.weight.length / outputs;
   const columns = unfold(from, to, taps, kernel, op.stride);
-  for (let output = 0; output < outputs; output++) {
-    const sums = to.data.subarray(output * size, (output + 1) * size).fill(op.bias[output]);
-    const weight = (tap) => (tap < taps ? op.weight[output * taps + tap] : 0);
+  const spare = new Float64Array(size); // the partner of an odd one out
+  for (let output = 0; output < outputs; output += 2) {
+    const [first, second] = [output, output + 1].map((o) =>
+      o < outputs ? to.data.subarray(o * size, (o + 1) * size).fill(op.bias[o]) : spare,
+    );
+    const weight = (o, tap) => (o < outputs && tap < taps ? op.weight[o * taps + tap] : 0);
     for (let tap = 0; tap < taps; tap += 4) {
-      addProducts(sums, columns, tap * size, weight(tap), weight(tap + 1), weight(tap + 2), weight(tap + 3));
+      const four = (o) => [0, 1, 2, 3].map((i) => weight(o, tap + i));
+      addProducts(first, second, columns, tap * size, four(output), four(output + 1));
     }
   }
   return op.requantise ? requantise(to, op.requantise) : to;
@@ -95,11 +99,13 @@ function unfold(from, to, taps, kernel, stride) {
   return columns;
 }
 
-/** Add four rows times their weights. Nearly all time goes here, and four at once take a third of the time of one. */
-function addProducts(sums, columns, start, a, b, c, d) {
-  const size = sums.length;
+/** Add four rows times their weights to two sums each. Nearly all time goes here; one product at a time takes thrice as long. */
+function addProducts(first, second, columns, start, [a, b, c, d], [e, f, g, h]) {
+  const size = first.length;
   for (let i = 0, at = start; i < size; i++, at++) {
-    sums[i] += a * columns[at] + b * columns[at + size] + c * columns[at + 2 * size] + d * columns[at + 3 * size];
+    const p = columns[at], q = columns[at + size], r = columns[at + 2 * size], s = columns[at + 3 * size];
+    first[i] += a * p + b * q + c * r + d * s;
+    second[i] += e * p + f * q + g * r + h * s;
   }
 }
 
