@@ -29,8 +29,8 @@ from onnxruntime import OrtValue
 from PIL import Image
 from torch import nn
 
+from benchmarks.cortex_m.emulator import run_firmware
 from benchmarks.measure import alternate, figure, ratio, write_evidence
-from tests.cortex_m.emulator import run_firmware
 from tinydigits.data.dataset import DigitData
 from tinydigits.data.normalise import normalise
 from tinydigits.data.sources import load_dataset
@@ -54,6 +54,7 @@ PREDICTOR = SMALLEST = "tiny-10k"
 TIMER = Path(__file__).with_name("inference_timer.c")
 SMALL = 200_000  # MACs below which C has to be three times as fast as onnxruntime
 CAST = "onnxruntime, conversion of the input alone"
+TIE = 1e-4  # between the two largest logits: less is a matter of the order of sums
 BATCH = 100  # pictures at a time where throughput is measured, for those who can
 
 Pictures = NDArray[np.uint8]
@@ -248,21 +249,34 @@ def speed_figures(
     with tempfile.TemporaryDirectory() as directory:
         turns[CAST] = partial(median, CAST, partial(run_session, cast_session(Path(directory) / "cast.onnx")))
         rounds = alternate(turns, setting.rounds)
-    expected = {
-        "float": reference.run(network.graph, pictures).argmax(axis=1),
-        "int8": int8.run(network.int8, pictures).argmax(axis=1),
-    }
+    expected = {"float": reference.run(network.graph, pictures), "int8": int8.run(network.int8, pictures)}
     figures = []
     for key, answers in seen.items():
         seconds = 1e6 * np.concatenate([answer.seconds for answer in answers])
         details: dict[str, Any] = {"p99": round(float(np.quantile(seconds, 0.99)), 2), "n": len(seconds)}
         if key != CAST:
-            same = float((answers[0].logits.argmax(axis=1) == expected["int8" if "int8" in key else "float"]).mean())
-            assert same > 0.98, f"{name}, {key} reads only {same:.1%} of the digits as the reference does"
+            wanted = expected["int8" if "int8" in key else "float"]
+            same = share_as_reference(f"{name}, {key}", answers[0].logits, wanted)
             details["read_as_reference"] = same
         median_of_all = round(float(np.median(seconds)), 2)
         figures.append(figure(f"{name}, {key}: one picture, p50", median_of_all, "µs", None, None, **details))
     return figures + ratio_figures(name, inspect_model(network.model, name=name).macs, rounds)
+
+
+def share_as_reference(title: str, logits: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """The share of digits that are read as the reference reads them; too small a one ends the benchmark.
+
+    Int8 by others rounds as they see fit. All else must differ in ties alone, and our own int8 in nothing.
+    """
+    odd = logits.argmax(axis=1) != wanted.argmax(axis=1)
+    same = 1 - float(odd.mean())
+    if "int8" in title and "C int8" not in title:
+        assert same > 0.98, f"{title} reads only {same:.1%} of the digits as the reference does"
+        return same
+    second, first = np.partition(wanted, -2, axis=1)[:, -2:].T
+    ties = first - second < (TIE if "int8" not in title else 0)
+    assert not (odd & ~ties).any(), f"{title} reads digits {np.flatnonzero(odd & ~ties)} otherwise than the reference"
+    return same
 
 
 def ratio_figures(name: str, macs: int, rounds: Mapping[str, list[float]]) -> Figures:
@@ -366,7 +380,7 @@ def compiled(directory: Path, source: str, adapter: str) -> Program:
     program = Program(directory / "timer", directory / "network.o")
     timer = ['-DADAPTER="adapter.h"', "-I.", str(TIMER), program.object.name, "-o", program.executable.name]
     for arguments in (["-c", source, "-o", program.object.name], [*timer, "-lm", "-lpthread"]):
-        subprocess.run([find_compiler(), *FLAGS, *arguments], cwd=directory, check=True)
+        subprocess.run([*find_compiler(), *FLAGS, *arguments], cwd=directory, check=True)
     return program
 
 

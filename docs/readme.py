@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import fill
+from docs.browser.writing import page_picture
 from docs.documents import documented_table
-from tests.browser.writing import page_picture
 from tinydigits.data.sources import load_dataset
 from tinydigits.evaluation.statistics import wilson_interval
 from tinydigits.models.registry import list_models, model_claim
@@ -81,7 +81,10 @@ def _zoo_table() -> str:
 
 
 def _evidence_table(name: str) -> str:
-    evidence = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    path = ROOT / "results" / f"{name}.json"
+    if not path.exists():
+        return f"Not measured yet: `make benchmark-{name}`."
+    evidence = json.loads(path.read_text(encoding="utf-8"))
     machine = evidence["machine"]
     rows = ["| figure | value | goal |", "|---|--:|---|"]
     rows += [f"| {f['name']} | {_value(f)} | {_goal(f)} |" for f in evidence["figures"]]

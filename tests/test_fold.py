@@ -109,10 +109,32 @@ def test_a_users_network_may_use_functions(card: Card) -> None:
 def test_a_final_log_softmax_is_left_out(card: Card) -> None:
     plain = _settled(nn.Sequential(nn.Conv2d(1, 10, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), card)
     with_softmax = nn.Sequential(*plain.children(), nn.LogSoftmax(dim=1)).eval()
-    np.testing.assert_array_equal(run(fold_network(with_softmax, card), DIGITS), run(fold_network(plain, card), DIGITS))
+    folded = fold_network(with_softmax, card)
+    np.testing.assert_array_equal(run(folded, DIGITS), run(fold_network(plain, card), DIGITS))
+    assert fold_network(plain, card).threshold is not None
+    assert folded.threshold is None  # it was fitted on log-probabilities
 
 
-def _net(*layers: nn.Module) -> nn.Module:
+class Squeezes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 10, 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.adaptive_avg_pool2d(self.conv(x), 1).squeeze(-1).squeeze(-1)
+
+
+def test_dimensions_of_one_may_be_dropped_one_by_one(card: Card) -> None:
+    _same(_settled(Squeezes(), card), card)
+
+
+def test_the_name_of_a_file_becomes_a_name_for_files(card: Card) -> None:
+    model = create_model("tiny-10k").eval()
+    assert fold_network(model, replace(card, model="/home/me/sub/net.py:Net")).model == "net-py-Net"
+    assert fold_network(model, replace(card, model="plain-9k+dropout=0.05")).model == "plain-9k-dropout-0-05"
+
+
+def _net(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -168,6 +190,12 @@ class Branches(nn.Module):
             lambda: _net(nn.Conv2d(1, 10, 3), nn.AvgPool2d(3, padding=1, count_include_pad=False)),
             "padding that the average leaves out",
         ),
+        (
+            lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784), nn.Linear(784, 10)),
+            r"1 \(BatchNorm1d\) has the flattened map as its input",
+        ),
+        (lambda: nn.Sequential(nn.Linear(28, 10), nn.Flatten(), nn.Linear(280, 10)), r"0 \(Linear\) has a map as its"),
+        (lambda: _net(nn.Conv2d(1, 10, 3)).append(nn.Softmax(dim=1)), r"3 \(Softmax\) cannot be exported"),
         (Reorders, "the function view reorders the map|Reorders"),
         (Twice, "the function add|Twice"),
         (AlwaysDrops, "a training mode that eval"),

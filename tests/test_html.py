@@ -6,28 +6,23 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinydigits.data.normalise import normalise
+from tests.networks import digits, odd_graphs, odd_int8_graph, zoo_graph
 from tinydigits.data.preprocess import preprocess
-from tinydigits.data.sources import load_dataset
 from tinydigits.errors import BlankPictureError, ExportError, StorageError
-from tinydigits.models.registry import create_model, list_models
-from tinydigits.models.weights import load_model, packaged_weights
+from tinydigits.models.registry import list_models
 from tinydigits.shipping import graph as reference
 from tinydigits.shipping import int8
-from tinydigits.shipping.fold import fold_network
-from tinydigits.shipping.graph import Affine, AveragePool, Conv, Graph, MaxPool, Relu
+from tinydigits.shipping.graph import Affine, Conv, Graph, MaxPool, Relu
 from tinydigits.shipping.html import SIZE_LIMIT, html_page, write_html
-from tinydigits.shipping.int8 import Int8AveragePool, Int8Conv, Int8Graph, Requantise
+from tinydigits.shipping.int8 import Int8Graph
 from tinydigits.shipping.javascript import preprocess_javascript, run_javascript
 from tinydigits.shipping.quantize import quantize
 
@@ -37,71 +32,8 @@ FACTS = {"Parameters": "9,550", "Accuracy": "99.55 % of 10,000 test digits of MN
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
 
 
-@cache
-def digits() -> Pictures:
-    return load_dataset("optdigits").train.images[:200]
-
-
-@cache
-def zoo_graph(name: str) -> Graph:
-    """With the shipped weights, or else random ones whose batch norms have seen digits."""
-    if packaged_weights(name):
-        return fold_network(*load_model(name))
-    card = replace(load_model("tiny-10k")[1], model=name)
-    torch.manual_seed(0)
-    model = create_model(name).train()
-    with torch.no_grad():
-        model(normalise(digits(), card.mean, card.deviation))
-    return fold_network(model.eval(), card)
-
-
-def odd_graph(seed: int = 0) -> Graph:
-    """Windows, strides and padding that differ between the axes, taps of any rest by four, and every operation."""
-    rng = np.random.default_rng(seed)
-
-    def conv(out: int, into: int, kernel: tuple[int, int], **windows: tuple[int, int]) -> Conv:
-        weight = rng.normal(0, 1 / np.sqrt(into * kernel[0] * kernel[1]), (out, into, *kernel))
-        return Conv(weight.astype(np.float32), rng.normal(0, 0.1, out).astype(np.float32), **windows)
-
-    scales = rng.normal(1, 0.5, (2, 3)).astype(np.float32)
-    body = (
-        Affine(np.array([1 / 255], np.float32), np.array([-0.2], np.float32)),
-        conv(3, 1, (5, 2), stride=(2, 1), padding=(2, 1)),
-        Relu(),
-        MaxPool((3, 2), (1, 2), (1, 1)),
-        Affine(scales[0], scales[1]),
-        conv(7, 3, (1, 3), stride=(1, 2), padding=(0, 2)),
-        AveragePool((2, 3), (2, 1), (1, 1)),
-        Relu(),
-    )
-    height, width = reference.output_shapes(body)[-1][1:]
-    return Graph("odd <&> one", (*body, conv(10, 7, (height, width))), "0" * 64)
-
-
-def odd_int8_graph() -> Int8Graph:
-    """Multipliers of either sign with all their bits, zero points in padding, sums on both sides of zero."""
-    rng = np.random.default_rng(3)
-
-    def requantise(channels: int, shift: int, *, clamp: bool = True) -> Requantise:
-        multiplier = rng.integers(2**22, 2**24, channels) * rng.choice([-1, 1], channels)
-        offset = rng.integers(0, 2**shift * 255, channels)
-        clamps = np.tile(np.array([[3], [250]], np.int32), channels)
-        low, high = clamps if clamp else (None, None)
-        return Requantise(multiplier.astype(np.int32), offset, shift, low, high)
-
-    def conv(shape: tuple[int, ...], rescaling: Requantise, **windows: tuple[int, int]) -> Int8Conv:
-        weight, bias = rng.integers(-127, 128, shape), rng.integers(-30_000, 30_000, shape[0])
-        return Int8Conv(weight.astype(np.int8), bias.astype(np.int32), rescaling, 17, **windows)
-
-    body = (
-        conv((5, 1, 3, 2), requantise(5, 31), stride=(2, 1), padding=(1, 0)),
-        MaxPool((3, 3), (2, 2), (1, 1)),
-        Int8AveragePool((2, 2), (1, 2), (1, 0), requantise(5, 26), zero_point=9),
-    )
-    height, width = int8.output_shapes(body)[-1][1:]
-    ops = (*body, conv((10, 5, height, width), requantise(10, 20, clamp=False)))
-    int8.check_ranges(ops)
-    return Int8Graph("odd", ops, 2.0**-16, "0" * 64)
+def odd_graph() -> Graph:
+    return replace(odd_graphs()["axes that differ"], model="odd <&> one")
 
 
 class Elements(HTMLParser):
@@ -125,30 +57,32 @@ class Elements(HTMLParser):
             self.found[-1] = tag, attributes, text + data
 
 
+def graph_of(name: str) -> Graph:
+    return odd_graphs()[name] if name in odd_graphs() else zoo_graph(name)
+
+
 @needs_node
-@pytest.mark.parametrize("name", list_models())
-def test_every_network_of_the_zoo_gives_the_logits_of_python(name: str, tmp_path: Path) -> None:
-    graph = zoo_graph(name)
-    expected = reference.run(graph, digits())
-    found = run_javascript(write_html(graph, tmp_path / "page.html", FACTS), digits())
-    assert np.abs(found - expected).max() <= 1e-4
+@pytest.mark.parametrize("name", [*list_models(), *odd_graphs()])
+def test_every_network_gives_the_logits_of_python(name: str, tmp_path: Path) -> None:
+    graph, pictures = graph_of(name), digits()[:150]
+    expected = reference.run(graph, pictures)
+    answers, found = run_javascript(write_html(graph, tmp_path / "page.html", FACTS), pictures)
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert_answers(answers, found, graph.threshold)
 
 
 @needs_node
-@pytest.mark.parametrize("name", list_models())
-def test_every_network_of_the_zoo_gives_the_bits_of_python_in_int8(name: str, tmp_path: Path) -> None:
-    graph = quantize(zoo_graph(name), digits())
-    found = run_javascript(write_html(graph, tmp_path / "page.html", FACTS), digits())
-    assert np.array_equal(found, int8.run(graph, digits()))
+@pytest.mark.parametrize("name", [*list_models(), *odd_graphs()])
+def test_every_network_gives_the_bits_of_python_in_int8(name: str, tmp_path: Path) -> None:
+    graph, pictures = quantize(graph_of(name), digits()[:100]), digits()[:150]
+    answers, found = run_javascript(write_html(graph, tmp_path / "page.html", FACTS), pictures)
+    assert np.array_equal(found, int8.run(graph, pictures))
+    assert_answers(answers, found, graph.integer_threshold)
 
 
-@needs_node
-@pytest.mark.parametrize("seed", range(3))
-def test_odd_windows_and_affines_give_the_logits_of_python(seed: int, tmp_path: Path) -> None:
-    graph = odd_graph(seed)
-    found = run_javascript(write_html(graph, tmp_path / "page.html", {}), digits())
-    assert np.allclose(found, reference.run(graph, digits()), rtol=1e-5, atol=1e-5)
+def assert_answers(answers: NDArray[np.int32], logits: NDArray[np.float64], threshold: float | None) -> None:
+    rejected = logits.max(axis=1) < (-np.inf if threshold is None else threshold)
+    assert np.array_equal(answers, np.where(rejected, -1, logits.argmax(axis=1)))
 
 
 @needs_node
@@ -157,7 +91,26 @@ def test_odd_integers_give_the_bits_of_python(tmp_path: Path) -> None:
     expected = int8.run(graph, digits())
     assert (expected < 0).any()
     assert (expected > 0).any()
-    assert np.array_equal(run_javascript(write_html(graph, tmp_path / "page.html", {}), digits()), expected)
+    assert np.array_equal(run_javascript(write_html(graph, tmp_path / "page.html", {}), digits())[1], expected)
+
+
+@needs_node
+@pytest.mark.parametrize("quantised", [False, True])
+def test_below_the_threshold_it_is_no_digit(quantised: bool, tmp_path: Path) -> None:
+    network = zoo_graph("tiny-10k")
+    network = replace(network, threshold=float(np.median(reference.run(network, digits()).max(axis=1))))
+    graph = quantize(network, digits()[:100]) if quantised else network
+    answers, logits = run_javascript(write_html(graph, tmp_path / "page.html", {}), digits())
+    assert_answers(answers, logits, graph.integer_threshold if isinstance(graph, Int8Graph) else graph.threshold)
+    assert 0.3 < (answers == -1).mean() < 0.7
+
+
+@needs_node
+@pytest.mark.parametrize(("threshold", "rejected"), [(float("inf"), True), (float("-inf"), False)])
+def test_a_threshold_beyond_all_numbers_is_clipped(threshold: float, rejected: bool, tmp_path: Path) -> None:
+    graph = replace(zoo_graph("tiny-10k"), threshold=threshold)
+    answers, logits = run_javascript(write_html(graph, tmp_path / "page.html", {}), digits()[:5])
+    assert np.array_equal(answers, np.full(5, -1) if rejected else logits.argmax(axis=1))
 
 
 def colours(gray: Pictures, rng: np.random.Generator) -> Pictures:
@@ -182,7 +135,7 @@ def hard_pictures() -> Iterator[Pictures]:
     rng = np.random.default_rng(5)
     for i in range(240):
         height, width = (int(side) for side in rng.integers(14, 260, 2))
-        ink = np.asarray(Image.fromarray(digits()[i % len(digits())]).resize((width, height), Image.Resampling.BICUBIC))
+        ink = np.asarray(Image.fromarray(digits()[i % 200]).resize((width, height), Image.Resampling.BICUBIC))
         edges = rng.integers(0, 90, (2, 2)) * (rng.random() < 0.5)
         ink = np.pad(ink, edges)
         y, x = np.mgrid[-1 : 1 : ink.shape[0] * 1j, -1 : 1 : ink.shape[1] * 1j]
@@ -246,7 +199,8 @@ def test_hard_pictures_give_the_bytes_of_python(tmp_path: Path) -> None:
 def test_no_pictures_give_no_answers(tmp_path: Path) -> None:
     page = write_html(odd_graph(), tmp_path / "page.html", {})
     assert preprocess_javascript(page, []) == []
-    assert run_javascript(page, digits()[:0]).shape == (0, 10)
+    answers, logits = run_javascript(page, digits()[:0])
+    assert (answers.shape, logits.shape) == ((0,), (0, 10))
 
 
 def test_the_same_graph_and_facts_give_the_same_page() -> None:

@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.browser.chromium import Chromium, chromium, find_chromium
-from tests.browser.writing import page_picture, write
+from docs.browser.chromium import Chromium, chromium, find_chromium
+from docs.browser.writing import page_picture, write
 from tinydigits.data.dataset import DigitData
 from tinydigits.data.preprocess import preprocess
 from tinydigits.data.sources import load_dataset

@@ -71,14 +71,21 @@ def _damaged(written: Graph | Int8Graph, op: int) -> Graph | Int8Graph:
     return replace(written, **changed)
 
 
+def _answered(logits: Reals, threshold: float | None) -> tuple[Reals, Reals]:
+    below = logits.max(axis=1) < (-np.inf if threshold is None else threshold)
+    return np.where(below, -1, logits.argmax(axis=1)), logits
+
+
 def _form(op: int | None) -> Form:
     """The interpreter as a form of export; with an operation named, that one is wrong in it."""
 
-    def run(files: list[Path], images: NDArray[np.uint8]) -> Reals:
+    def run(files: list[Path], images: NDArray[np.uint8]) -> tuple[Reals, Reals]:
         written = load_graph(files[0])
         if op is not None:
             written = _damaged(written, op)
-        return floats.run(written, images) if isinstance(written, Graph) else int8.run(written, images)
+        if isinstance(written, Graph):
+            return _answered(floats.run(written, images), written.threshold)
+        return _answered(int8.run(written, images), written.integer_threshold)
 
     def preprocess(_: list[Path], pictures: Pictures) -> list[bytes | None]:
         answers: list[bytes | None] = []
@@ -132,8 +139,9 @@ def test_an_answer_that_differs_is_a_fault_but_for_ties(tmp_path: Path) -> None:
     tied = judged().logits.copy()
     first, second = np.argsort(tied[7])[-2:][::-1]
     images = digits().images[7:8]
-    form = replace(form, run=lambda *_: tied[7:8] + 5e-5 * (np.arange(10) == second))
     tied[7, second] = tied[7, first] - 1e-5
+    near = tied[7:8] + 5e-5 * (np.arange(10) == second)
+    form = replace(form, run=lambda *_: _answered(near, graph().threshold))
     one = Judged(Dataset(images, digits().labels[7:8], "one"), tied[7:8])
     record = prove_parity(form, graph(), form.write(graph(), tmp_path, {}), one)
     assert record["verdict"] == "passed"
@@ -148,8 +156,35 @@ def test_another_preprocessor_is_a_fault(tmp_path: Path) -> None:
     assert record["preprocessing"]["identical"] == 0
 
 
+def test_answers_that_do_not_follow_from_the_logits_are_a_fault(tmp_path: Path) -> None:
+    right = _form(None)
+    form = replace(right, run=lambda files, images: (np.full(len(images), 3), right.run(files, images)[1]))
+    for network in (graph(), int8_tiny()):
+        record = prove_parity(form, network, form.write(network, tmp_path, {}), judged())
+        assert record["verdict"] == "failed"
+        assert "answers do not follow from their own logits" in record["faults"][-1]
+
+
+def test_int8_that_ruins_the_network_is_a_fault(tmp_path: Path) -> None:
+    first: Any = int8_tiny().ops[0]
+    ruined = replace(int8_tiny(), ops=(replace(first, weight=np.zeros_like(first.weight)), *int8_tiny().ops[1:]))
+    form = _form(None)
+    record = prove_parity(form, ruined, form.write(ruined, tmp_path, {}), judged())
+    assert record["verdict"] == "failed"
+    assert "digits fewer are right than with PyTorch" in record["faults"][0]
+
+
+def test_log_probabilities_are_compared_as_such(tmp_path: Path) -> None:
+    network = replace(graph(), threshold=None)
+    logits = judged().logits
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    form = _form(None)
+    record = prove_parity(form, network, form.write(network, tmp_path, {}), Judged(digits(), log_probabilities))
+    assert record["verdict"] == "passed", record["faults"]
+
+
 def test_without_the_tool_it_is_not_run(tmp_path: Path) -> None:
-    def missing(*_: object) -> Reals:
+    def missing(*_: object) -> tuple[Reals, Reals]:
         raise ToolMissingError("No C compiler is on the PATH.")
 
     form = replace(_form(None), run=missing)

@@ -168,13 +168,15 @@ def _sampling(claim: "Claim") -> tuple[str, ...]:
     # a one-sided bound at 95 % is the lower end of the two-sided interval at 90 %
     enough = (k for k in range(right, _TEST_DIGITS + 1) if wilson_interval(k, _TEST_DIGITS, 0.9)[0] >= claim.accuracy)
     needed = next(enough, None)
-    takes = (
-        f"takes at least {needed:,} right" if needed is not None else "is more than any number of right answers shows"
-    )
+    claimed = f"a true accuracy of at least {percent(claim.accuracy)} with 95 % confidence, one-sided"
     return (
         f"Accuracy: {right:,} of {_TEST_DIGITS:,} digits right has a 95 % interval of {interval_text((low, high))} "
-        f"(Wilson). To claim a true accuracy of at least {percent(claim.accuracy)} with 95 % confidence, one-sided, "
-        f"{takes}.",
+        f"(Wilson). "
+        + (
+            f"To claim {claimed}, takes at least {needed:,} right."
+            if needed is not None
+            else f"No number of right answers among {_TEST_DIGITS:,} shows {claimed}."
+        ),
     )
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NAMES = ("onnx", "c", "html")
+_NO_THRESHOLD = (
+    "The network ends in log_softmax. The exported one gives logits before it, to which the card's threshold does not "
+    "apply, so nothing is rejected as no digit. End the network with its logits, and prove it anew, to have that."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,21 +48,23 @@ def run(arguments: argparse.Namespace) -> int:
     from tinydigits.shipping.fold import fold_network
     from tinydigits.shipping.parity import Judged, prove_parity
     from tinydigits.storage import write_json
-    from tinydigits.training.rundir import file_stem
 
     notices = stderr_console()
     model, card = load_model(arguments.model or DEFAULT_MODEL)
     folded = fold_network(model, card)
-    data = load_dataset(arguments.data or "auto", arguments.data_dir)
-    if data.notice:
-        notices.print(data.notice, style="bold yellow", markup=False, soft_wrap=True)
+    # digits of the kind that the weights were trained on calibrate and judge
+    data = load_dataset(arguments.data or ("auto" if card.data == "mnist" else card.data), arguments.data_dir)
+    dropped = card.calibration is not None and folded.threshold is None
+    notice = " ".join(filter(None, [data.notice, _NO_THRESHOLD if dropped else None])) or None
+    if notice:
+        notices.print(notice, style="bold yellow", markup=False, soft_wrap=True)
     graph = int8_graph(folded, data) if arguments.int8 else folded
     form = FORMS[arguments.to]
-    name = f"{file_stem(card.model)}-{form.name}{'-int8' if arguments.int8 else ''}"
+    name = f"{graph.model}-{form.name}{'-int8' if arguments.int8 else ''}"
     directory = arguments.out or Path("exports") / name
-    files = write_form(form, graph, directory, card_facts(card))
+    files = write_form(form, graph, directory, card_facts(card, int8=arguments.int8))
     logits = predict_logits(model, normalise(data.test.images, card.mean, card.deviation)).numpy()
-    parity = {**prove_parity(form, graph, files, Judged(data.test, logits)), "notice": data.notice}
+    parity = {**prove_parity(form, graph, files, Judged(data.test, logits)), "notice": notice}
     write_json(directory / "parity.json", parity)
     if arguments.json:
         print_json({"files": [str(path) for path in files], "parity": parity})
@@ -70,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(files: list[Path], parity: dict[str, Any], console: "Console") -> None:
     for path in files:
-        console.print(f"{path}  {path.stat().st_size:,} bytes", highlight=False, soft_wrap=True)
+        console.print(f"{path}  {path.stat().st_size:,} bytes", markup=False, highlight=False, soft_wrap=True)
     styles = {"passed": "bold green", "failed": "bold red", "not run": "bold yellow"}
     console.print(f"\nParity: [{styles[parity['verdict']]}]{parity['verdict']}[/]")
     for sentence in _sentences(parity):

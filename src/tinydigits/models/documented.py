@@ -24,6 +24,9 @@ def _outputs(*shapes: tuple[int, ...] | None) -> tuple[Figure, ...]:
     return tuple(Figure("output", shape, layer) for layer, shape in enumerate(shapes, start=1) if shape)
 
 
+_WIDEST = 1024  # channels that an option may ask for; more is a slip of the keyboard, and would not fit in memory
+
+
 @register(
     documented=Claim(
         source="000_ad90230f0b206ec8.txt",
@@ -87,14 +90,15 @@ def blocks_19k(in_channels: int = 1, n_channels: int = 32) -> nn.Module:
     [N, in_channels, H, W] → [N, 10] logits, for sizes from 2×2. The widest layers have `n_channels`, the others half.
 
     Raises:
-        ConfigError: `n_channels` is not a positive even number, or `in_channels` not positive.
+        ConfigError: `n_channels` is not an even number from 2 to 1,024, or `in_channels` not from 1 to 1,024.
     """
-    if n_channels < 2 or n_channels % 2:
+    if not 2 <= n_channels <= _WIDEST or n_channels % 2:
         raise ConfigError(
-            f"n_channels {n_channels}: half of it is used too, so it must be an even number. Take 32, as documented."
+            f"n_channels {n_channels}: half of it is used too, so it must be an even number, at most {_WIDEST:,}. "
+            "Take 32, as documented."
         )
-    if in_channels < 1:
-        raise ConfigError(f"in_channels {in_channels}: images have at least 1 channel. Take 1 for grey images.")
+    if not 1 <= in_channels <= _WIDEST:
+        raise ConfigError(f"in_channels {in_channels}: it is from 1 to {_WIDEST:,}. Take 1 for grey images.")
     half = n_channels // 2
     return nn.Sequential(
         _conv_block(in_channels, half, 0.05),    # [N, 16, 28, 28]
@@ -216,10 +220,10 @@ def bottleneck_9k(hidden: int = 0, residual: bool = False) -> nn.Module:
     last. `residual`: connections around the four convolutions behind the bottleneck.
 
     Raises:
-        ConfigError: `hidden` is negative.
+        ConfigError: `hidden` is negative, or above 1,024.
     """
-    if hidden < 0:
-        raise ConfigError(f"hidden {hidden}: it is the width of a layer, or 0 for none. Take 32.")
+    if not 0 <= hidden <= _WIDEST:
+        raise ConfigError(f"hidden {hidden}: it is the width of a layer, at most {_WIDEST:,}, or 0 for none. Take 32.")
     skip = _residual if residual else _as_it_is
     return nn.Sequential(
         conv3x3(1, 14), nn.ReLU(), nn.BatchNorm2d(14), Dropout(0.1),           # [N, 14, 26, 26]

@@ -6,7 +6,6 @@ is said in `c_plan.py`; what a layer computes is in `c_float.py` and `c_int8.py`
 """
 
 import re
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,13 @@ from tinydigits.shipping.c_plan import Plan, Stage, WindowedOp, plan
 from tinydigits.shipping.c_text import Parts, block
 from tinydigits.shipping.graph import AveragePool, Conv, Graph, describe
 from tinydigits.shipping.int8 import Int8AveragePool, Int8Conv, Int8Graph
+from tinydigits.shipping.templates import filled, template
+from tinydigits.shipping.thresholds import float_threshold, integer_threshold
 from tinydigits.storage import write_bytes
 
 PREPROCESSOR = "tinydigits_preprocess"
 COMPILER = "cc -O3 -march=native"
-_PLACE = re.compile(r"\{\{(\w+)\}\}")
+_FOLDER = "c_sources"
 
 _MAKE_ROOM = """
 /* Where the next row of a strip belongs. If the strip is full, a shift makes each column lose its oldest pixel. */
@@ -62,9 +63,9 @@ def write_c(graph: Graph | Int8Graph, directory: Path) -> list[Path]:
     sources = {
         f"{name}.h": _header(graph),
         f"{name}.c": _source(graph),
-        f"{PREPROCESSOR}.h": _part(f"{PREPROCESSOR}.h"),
-        f"{PREPROCESSOR}.c": _part(f"{PREPROCESSOR}.c"),
-        "main.c": _filled("main.c", model=name, compiler=COMPILER),
+        f"{PREPROCESSOR}.h": template(_FOLDER, f"{PREPROCESSOR}.h"),
+        f"{PREPROCESSOR}.c": template(_FOLDER, f"{PREPROCESSOR}.c"),
+        "main.c": filled(_FOLDER, "main.c", model=name, compiler=COMPILER),
     }
     for file, text in sources.items():
         write_bytes(directory / file, text.encode())
@@ -94,14 +95,6 @@ def _generated(graph: Graph | Int8Graph) -> tuple[Plan, Parts]:
     return whole, float_parts(whole)
 
 
-def _part(file: str) -> str:
-    return (files("tinydigits.shipping") / "c_sources" / file).read_text(encoding="utf-8")
-
-
-def _filled(file: str, **values: str) -> str:
-    return _PLACE.sub(lambda match: values[match[1]], _part(file))
-
-
 def _facts(graph: Graph | Int8Graph) -> str:
     """What stands at the head of both files."""
     name, kind = c_name(graph.model), "int8" if isinstance(graph, Int8Graph) else "float32"
@@ -124,7 +117,8 @@ def _header(graph: Graph | Int8Graph) -> str:
     scale = ""
     if isinstance(graph, Int8Graph):
         scale = f"\n#define {name.upper()}_LOGIT_SCALE {graph.logit_scale!r} /* a logit is this times its integer */"
-    return _filled(
+    return filled(
+        _FOLDER,
         "model.h",
         facts=_facts(graph),
         model=name,
@@ -142,8 +136,10 @@ def _header(graph: Graph | Int8Graph) -> str:
 def _threshold(graph: Graph | Int8Graph) -> str | None:
     """The least logit of a digit, as a C constant."""
     if isinstance(graph, Int8Graph):
-        return None if graph.integer_threshold is None else str(graph.integer_threshold)
-    return None if graph.threshold is None else f"{np.float32(graph.threshold)!s}f"
+        threshold = integer_threshold(graph)
+        return None if threshold is None else str(threshold)
+    real = float_threshold(graph)
+    return None if real is None else f"{np.float32(real)!s}f"
 
 
 def _source(graph: Graph | Int8Graph) -> str:
@@ -153,7 +149,8 @@ def _source(graph: Graph | Int8Graph) -> str:
     if any(op.padding != (0, 0) for op in ops):
         helpers.append(_PAD_ROW)
     layers = [_picture(whole, parts), *(_layer(whole, i, parts) for i in range(len(ops)))]
-    return _filled(
+    return filled(
+        _FOLDER,
         "model.c",
         facts=_facts(graph),
         model=c_name(graph.model),

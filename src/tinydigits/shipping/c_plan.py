@@ -72,11 +72,6 @@ class Plan:
     size: int
 
     @property
-    def pitch(self) -> int:
-        """From one column of the first strip to the next."""
-        return self.stages[0].cell
-
-    @property
     def macs(self) -> int:
         """Multiply-accumulates a picture."""
         convolutions = [stage for stage in self.stages if isinstance(stage.op, Conv | Int8Conv)]

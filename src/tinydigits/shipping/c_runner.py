@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -15,28 +16,30 @@ from numpy.typing import NDArray
 from tinydigits.errors import ExportError, ToolMissingError
 from tinydigits.shipping.c import PREPROCESSOR
 
-FLAGS = ("-O3", "-march=native")
+NATIVE = "-march=native"  # not every compiler knows it
+FLAGS = ("-O3", NATIVE)
 _DONE, _BLANK = 0, 1  # what the preprocessor returns
 _DIGIT = 28 * 28
 _INCLUDE = re.compile(r'^#include "(\w+)\.h"', re.MULTILINE)
 
 
-def run_c(directory: Path, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.int32]:
-    """Logits [N, 10] of raw pictures uint8 [N, 28, 28]; int32 if the network is int8.
-
-    Raises:
-        ExportError: there is no C compiler, or what lies in `directory` cannot be compiled.
-    """
-    return predict_c(directory, images)[1]
-
-
-def predict_c(
+def run_c(
     directory: Path, images: NDArray[np.uint8], flags: Sequence[str] = FLAGS, compiler: str | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32] | NDArray[np.int32]]:
-    """Answers [N], -1 for “no digit”, and logits [N, 10] of raw pictures uint8 [N, 28, 28].
+    """What exported C makes of raw pictures uint8 [N, 28, 28].
+
+    Args:
+        directory: Where `write_c` has put its files.
+        images: The pictures.
+        flags: For the compiler; `-march=native` is left out where it fails.
+        compiler: A command; None takes what `find_compiler` finds.
+
+    Returns:
+        Answers int32 [N], -1 for “no digit”, and logits [N, 10]; int32 if the network is int8.
 
     Raises:
-        ExportError: there is no C compiler, or what lies in `directory` cannot be compiled.
+        ToolMissingError: there is no C compiler.
+        ExportError: what lies in `directory` cannot be compiled or run.
     """
     model = _model(directory)
     names = [f'-DMODEL_HEADER="{model}.h"', f"-DARENA={model}_arena", f"-DLOGIT={model}_logit"]
@@ -55,7 +58,8 @@ def preprocess_c(
     """Each grey picture [H, W] as the 784 bytes that the network sees; None: it holds no ink.
 
     Raises:
-        ExportError: there is no C compiler, or what lies in `directory` cannot be compiled.
+        ToolMissingError: there is no C compiler.
+        ExportError: what lies in `directory` cannot be compiled or run.
     """
     sizes = [np.array(picture.shape[::-1], dtype="<i4").tobytes() for picture in pictures]
     request = b"".join(size + picture.tobytes() for size, picture in zip(sizes, pictures, strict=True))
@@ -68,19 +72,34 @@ def preprocess_c(
     return results
 
 
-def find_compiler() -> str:
-    """The path of a C compiler: $CC, cc, gcc or clang.
+def find_compiler() -> list[str]:
+    """The words that call a C compiler: those of $CC (as `ccache gcc`) if it is set, else cc, gcc or clang.
 
     Raises:
-        ExportError: there is none.
+        ToolMissingError: there is none, or CC names none.
     """
-    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
-        if name and (path := shutil.which(name)):
-            return path
+    if named := os.environ.get("CC", "").strip():
+        return _named_compiler(named)
+    for name in ("cc", "gcc", "clang"):
+        if path := shutil.which(name):
+            return [path]
     raise ToolMissingError(
         "No C compiler is on the PATH (cc, gcc, clang), and exported C is checked with one. "
         "Install gcc, or name yours in CC."
     )
+
+
+def _named_compiler(named: str) -> list[str]:
+    try:
+        words = shlex.split(named)
+    except ValueError:  # a quotation that does not end
+        words = []
+    if not words or shutil.which(words[0]) is None:
+        raise ToolMissingError(
+            f"CC is set to {named!r}, and there is no such command, but exported C is checked with it. "
+            "Name a C compiler in CC, or unset it."
+        )
+    return words
 
 
 def _model(directory: Path) -> str:
@@ -94,19 +113,33 @@ def _model(directory: Path) -> str:
 
 
 def _run(directory: Path, main: str, source: str, flags: Sequence[str], request: bytes, compiler: str | None) -> bytes:
+    file = directory / source
     with (
         tempfile.TemporaryDirectory() as temporary,
         as_file(files("tinydigits.shipping") / "c_sources" / main) as driver,
     ):
         program = Path(temporary) / "program"
-        sources = [str(driver), str(directory / source)]
-        command = [compiler or find_compiler(), *flags, f"-I{directory}", "-o", str(program), *sources]
-        compiled = subprocess.run(command, capture_output=True, check=False)
+        command = [compiler] if compiler else find_compiler()
+        rest = [f"-I{directory}", "-o", str(program), str(driver), str(file)]
+        compiled = _call([*command, *flags, *rest])
+        if compiled.returncode and NATIVE in flags:
+            compiled = _call([*command, *(flag for flag in flags if flag != NATIVE), *rest])
         if compiled.returncode:
-            reason = compiled.stderr.decode(errors="replace").strip()
-            raise ExportError(f"{directory / source} cannot be compiled: {reason}\nExport it anew.")
-        done = subprocess.run([str(program)], input=request, capture_output=True, check=False)
+            raise ExportError(f"{file} cannot be compiled: {_complaint(command[0], compiled)}\nExport it anew.")
+        done = _call([str(program)], request)
         if done.returncode or done.stderr:
-            reason = done.stderr.decode(errors="replace").strip()
-            raise ExportError(f"{directory / source}: the compiled program failed: {reason}\nExport it anew.")
+            raise ExportError(f"{file}: the compiled program failed: {_complaint('it', done)}\nExport it anew.")
         return done.stdout
+
+
+def _call(command: Sequence[str], request: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(command, input=request, capture_output=True, check=False)
+    except OSError as error:  # a damaged program, or one for another machine
+        reason = (error.strerror or str(error)).lower()
+        raise ExportError(f"{command[0]} cannot be run: {reason}. Name a C compiler for this machine in CC.") from error
+
+
+def _complaint(program: str, done: subprocess.CompletedProcess[bytes]) -> str:
+    said = (done.stderr or done.stdout).decode(errors="replace").strip()
+    return said or f"{program} ended with status {done.returncode} and said nothing."

@@ -1,5 +1,6 @@
 """From trained weights to a form that leaves the house: C, ONNX or one HTML file, each as float32 or int8."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +30,15 @@ Pictures = Sequence[NDArray[np.uint8]]
 class Form:
     """One form of export.
 
-    `write` puts its files into a directory; `run` gives the logits [N, 10] that they calculate for raw digits;
-    `preprocess` what they make of grey or, if `takes_colour`, RGBA pictures. None: the form brings no preprocessor.
-    `integers`: an int8 network is calculated in integers, and its logits are the reference's to the bit.
+    `write` puts its files into a directory; `run` gives the answers [N], -1 for “no digit”, and the logits [N, 10]
+    that they calculate for raw digits; `preprocess` what they make of grey or, if `takes_colour`, RGBA pictures. None:
+    the form brings no preprocessor. `integers`: an int8 network is calculated in integers, and its logits are the
+    reference's to the bit.
     """
 
     name: str
     write: Callable[[Graph | Int8Graph, Path, Facts], list[Path]]
-    run: Callable[[list[Path], NDArray[np.uint8]], NDArray[Any]]
+    run: Callable[[list[Path], NDArray[np.uint8]], tuple[NDArray[Any], NDArray[Any]]]
     preprocess: Callable[[list[Path], Pictures], list[bytes | None]] | None
     takes_colour: bool = False
     integers: bool = True
@@ -90,26 +92,28 @@ def calibration_images(data: DigitData) -> NDArray[np.uint8]:
     return data.train.images[data.held_out[:: max(1, len(data.held_out) // 1000)]]
 
 
-def card_facts(card: Card) -> Facts:
-    """What a form says of its weights."""
+def card_facts(card: Card, *, int8: bool = False) -> Facts:
+    """What a form says of its weights; their accuracy was measured before any rounding to int8."""
     facts = {"parameters": f"{card.parameters:,}", "trained on": card.data, "recipe": card.recipe_name}
     if card.accuracy is not None:
         digits = "test digits" if card.protocol == "final" else "held-out training digits"
-        facts["accuracy"] = f"{100 * card.accuracy:.2f} % of the {digits}"
+        key = "accuracy before rounding to int8" if int8 else "accuracy"
+        facts[key] = f"{100 * card.accuracy:.2f} % of the {digits}"
     return facts | {"weights": card.weights_sha256[:12]}
 
 
 def write_form(form: Form, graph: Graph | Int8Graph, directory: Path, facts: Facts) -> list[Path]:
-    """Write the files of one form; an older `parity.json` beside them is removed first, for it was not of these.
+    """Write the files of one form. An older `parity.json` beside them goes with the first that is replaced.
 
     Raises:
-        ExportError: the directory cannot be made, or the network does not fit the form.
-        StorageError: a file cannot be written.
+        ExportError: the directory cannot be written to, or the network does not fit the form.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "parity.json").unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".") as staging:
+            written = form.write(graph, Path(staging), facts)
+            (directory / "parity.json").unlink(missing_ok=True)
+            return [path.replace(directory / path.name) for path in written]
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ExportError(f"{directory} cannot be written to: {reason}. Name another directory with --out.") from error
-    return form.write(graph, directory, facts)

@@ -5,7 +5,7 @@ before zero padding, because the padding would have to be shifted too, and a neg
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,13 +30,14 @@ from tinydigits.shipping.graph import (
     Shape,
     output_shapes,
 )
+from tinydigits.training.rundir import file_stem
 
 Tensors = dict[str, Tensor]
 Arguments = dict[str, Any]
 
 
 def fold_network(model: nn.Module, card: Card) -> Graph:
-    """The graph of a network with its weights.
+    """The graph of a network with its weights. A `log_softmax` at its end is left out, and so is then the threshold.
 
     Args:
         model: Takes [N, 1, 28, 28], normalised as the card says, gives [N, 10]; it is a chain of convolutions, batch
@@ -48,18 +49,19 @@ def fold_network(model: nn.Module, card: Card) -> Graph:
     """
     mean, deviation = card.mean, card.deviation
     front = Affine(_floats([1 / (255 * deviation)]), _floats([-mean / deviation]))
-    ops = _fold([front, *_chain(model, card.model)])
+    chain, ends_in_log_softmax = _chain(model, card.model)
+    ops = _fold([front, *chain])
     for op in ops:
         for value in vars(op).values():
             if isinstance(value, np.ndarray) and not np.isfinite(value).all():
                 raise ExportError(f"{card.model} has weights that are not finite numbers. Train it again.")
     calibration = card.calibration or {}
     return Graph(
-        model=card.model,
+        model=file_stem(card.model),
         ops=tuple(map(_single, ops)),
         weights_sha256=card.weights_sha256,
         temperature=calibration.get("temperature"),
-        threshold=calibration.get("threshold"),
+        threshold=None if ends_in_log_softmax else calibration.get("threshold"),
     )
 
 
@@ -73,8 +75,8 @@ def _single(op: Op) -> Op:
     return replace(op, **{key: value.astype(np.float32) for key, value in arrays.items()})
 
 
-def _chain(model: nn.Module, name: str) -> list[Op]:
-    """The network's operations as PyTorch would run them, one after the other."""
+def _chain(model: nn.Module, name: str) -> tuple[list[Op], bool]:
+    """The network's operations as PyTorch would run them, one after the other; and whether log_softmax ends them."""
     training = model.training
     try:
         program = torch.export.export(model.cpu().eval(), (torch.zeros(2, *INPUT_SHAPE),))
@@ -103,12 +105,20 @@ def _chain(model: nn.Module, name: str) -> list[Op]:
         if op is not None:
             ops.append(op)
             shape = output_shapes((op,), shape)[0]
-        if tuple(node.meta["val"].shape[1:]) not in (shape, (math.prod(shape),)):
+        if _trimmed(node.meta["val"].shape[1:]) not in (_trimmed(shape), (math.prod(shape),)):
             raise ExportError(f"{name}: {_place(node)} reorders the map, which cannot be exported. Only flatten it.")
         previous = node.name
     if shape != (10, 1, 1):
         raise ExportError(f"{name} ends with a map that is not ten numbers a picture. End it with a pool or a linear.")
-    return ops
+    return ops, any(str(node.target).removeprefix("aten.").startswith(_LAST) for node in nodes)
+
+
+def _trimmed(shape: Sequence[int]) -> tuple[int, ...]:
+    """Without ones at its end: [10, 1, 1], [10, 1] and [10] are the same map."""
+    sizes = list(shape)
+    while sizes and sizes[-1] == 1:
+        sizes.pop()
+    return tuple(sizes)
 
 
 def _convert(node: Node, tensors: Tensors, shape: Shape, name: str) -> Op | None:
@@ -125,13 +135,15 @@ def _convert(node: Node, tensors: Tensors, shape: Shape, name: str) -> Op | None
     for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
         value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
         arguments[argument.name] = tensors.get(value.name, value) if isinstance(value, Node) else value
-    fault = _unsupported(arguments)
+    taken = node.args[0]
+    assert isinstance(taken, Node)
+    fault = _unsupported(arguments) or _misfit(target, arguments, len(taken.meta["val"].shape))
     if fault:
         raise ExportError(f"{name}: {_place(node)} has {fault}, which cannot be exported.")
     return _CONVERSIONS[target](arguments)
 
 
-# What changes no number, only the shape; and what only rescales the scores at the end.
+# What changes no number, only the shape; and what at the end makes logits of another kind, with the same softmax.
 _NOTHING = (
     "flatten.using_ints",
     "view.default",
@@ -142,7 +154,7 @@ _NOTHING = (
     "contiguous.default",
     "clone.default",
 )
-_LAST = ("log_softmax", "softmax")
+_LAST = "log_softmax"
 
 
 def _is_last(node: Node) -> bool:
@@ -176,6 +188,15 @@ def _unsupported(arguments: Arguments) -> str | None:
         return f"a mean over the dimensions {arguments['dim']}"
     if any(arguments.get("padding") or ()) and arguments.get("count_include_pad") is False:
         return "padding that the average leaves out"
+    return None
+
+
+def _misfit(target: str, arguments: Arguments, dimensions: int) -> str | None:
+    """What PyTorch allows on a map or its flattened form, and a chain of operations on maps does not."""
+    if target.startswith("linear") and dimensions != 2:
+        return "a map as its input; flatten it before, or it"
+    if target.startswith("batch_norm") and len(arguments["running_mean"]) != arguments["shape"][0]:
+        return "the flattened map as its input; put it before flatten, or it"
     return None
 
 

@@ -8,9 +8,7 @@ import base64
 import hashlib
 import html
 import json
-import re
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,12 @@ from numpy.typing import NDArray
 from tinydigits.errors import ExportError
 from tinydigits.shipping.graph import Affine, AveragePool, Conv, Graph, MaxPool, Op, Relu
 from tinydigits.shipping.int8 import Int8AveragePool, Int8Conv, Int8Graph, Int8Op, Requantise
+from tinydigits.shipping.templates import filled, template
+from tinydigits.shipping.thresholds import float_threshold, integer_threshold
 from tinydigits.storage import write_bytes
 
 SIZE_LIMIT = 150_000  # bytes of the whole file
-
-_PLACE = re.compile(r"\{\{(\w+)\}\}")
+_FOLDER = "page"
 
 
 def html_page(graph: Graph | Int8Graph, facts: Mapping[str, str]) -> str:
@@ -37,9 +36,9 @@ def html_page(graph: Graph | Int8Graph, facts: Mapping[str, str]) -> str:
     Raises:
         ExportError: the page would have 150,000 bytes or more.
     """
-    style = _part("style.css")
-    reader = _part("preprocess.js") + _part("network.js")
-    page = _part("page.js")
+    style = template(_FOLDER, "style.css")
+    reader = template(_FOLDER, "preprocess.js") + template(_FOLDER, "network.js")
+    page = template(_FOLDER, "page.js")
     sources = {
         key: " ".join(map(_source, texts)) for key, texts in {"script": (reader, page), "style": (style,)}.items()
     }
@@ -55,7 +54,7 @@ def html_page(graph: Graph | Int8Graph, facts: Mapping[str, str]) -> str:
         "reader": reader,
         "page": page,
     }
-    text = _PLACE.sub(lambda match: parts[match[1]], _part("page.html"))
+    text = filled(_FOLDER, "page.html", **parts)
     size = len(text.encode())
     if size >= SIZE_LIMIT:
         raise ExportError(
@@ -80,10 +79,6 @@ def write_html(graph: Graph | Int8Graph, path: Path, facts: Mapping[str, str]) -
     return path
 
 
-def _part(name: str) -> str:
-    return (files("tinydigits.shipping") / "page" / name).read_text(encoding="utf-8")
-
-
 def _source(text: str) -> str:
     """What the policy admits: a script or style by its hash."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -98,9 +93,9 @@ def _network(graph: Graph | Int8Graph) -> dict[str, Any]:
     """The graph as the page's network.js reads it. `threshold` is in units of the logits that it calculates."""
     threshold: float | None
     if isinstance(graph, Int8Graph):
-        threshold, scale = graph.integer_threshold, graph.logit_scale
+        threshold, scale = integer_threshold(graph), graph.logit_scale
     else:
-        threshold, scale = graph.threshold, 1.0
+        threshold, scale = float_threshold(graph), 1.0
     return {
         "model": graph.model,
         "weights_sha256": graph.weights_sha256,

@@ -64,7 +64,7 @@ class Int8Conv:
 
 @dataclass(frozen=True, eq=False)
 class Int8AveragePool:
-    """Sum of each window, padded with `zero_point`, requantised by the same multiplier in each channel."""
+    """Sum of each window, padded with `zero_point`, requantised."""
 
     kernel: Pair
     stride: Pair

@@ -17,8 +17,11 @@ from tinydigits.errors import ExportError, ToolMissingError
 _ANSWER = 1 + 28 * 28  # bytes a picture: whether it holds ink, and the image
 
 
-def run_javascript(page: Path, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Logits [N, 10] of raw pictures uint8 [N, 28, 28]; whole numbers if the page's network is int8.
+def run_javascript(page: Path, images: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """What a page makes of raw pictures uint8 [N, 28, 28].
+
+    Returns:
+        Answers int32 [N], -1 for “no digit”, and logits [N, 10]; whole numbers if the page's network is int8.
 
     Raises:
         ToolMissingError: Node.js is missing.
@@ -26,8 +29,9 @@ def run_javascript(page: Path, images: NDArray[np.uint8]) -> NDArray[np.float64]
     """
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:  # a process each
-        answers = pool.map(lambda part: _node(page, "logits", list(part)), np.array_split(images, cores))
-        return np.frombuffer(b"".join(answers), dtype="<f8").reshape(-1, 10)
+        answers = pool.map(lambda part: _node(page, "read", list(part)), np.array_split(images, cores))
+        records = np.frombuffer(b"".join(answers), dtype="<f8").reshape(-1, 11)
+    return records[:, 10].astype(np.int32), records[:, :10]
 
 
 def preprocess_javascript(page: Path, pictures: Sequence[NDArray[np.uint8]]) -> list[bytes | None]:

@@ -36,6 +36,7 @@ from tinydigits.shipping.graph import (
     output_shapes,
 )
 from tinydigits.shipping.int8 import Int8AveragePool, Int8Conv, Int8Graph, Requantise
+from tinydigits.shipping.thresholds import float_threshold, integer_threshold
 from tinydigits.storage import write_bytes
 
 OPSET = 17
@@ -45,7 +46,8 @@ _DOC = """\
 Reads handwritten digits. Input: `images` uint8 [N, 28, 28], as MNIST has them: light ink (up to 255) on dark paper, \
 the digit 20 pixels high or wide, its centre of mass in the middle. Nothing else has to be done to them. \
 Outputs: `logits` float32 [N, 10]; `probabilities` float32 [N, 10], the softmax of logits / temperature; \
-`digit` int64 [N], 0 to 9, or -1 where the largest logit is below the threshold, because that is no digit."""
+`digit` int64 [N], 0 to 9, or -1 where the largest logit is below the threshold, because that is no digit. \
+A blank picture is answered like any other: to reject it is up to whatever prepares the pictures."""
 
 
 def write_onnx(graph: Graph | Int8Graph, path: Path, facts: Mapping[str, str]) -> Path:
@@ -69,10 +71,11 @@ def onnx_model(graph: Graph | Int8Graph, facts: Mapping[str, str]) -> Any:
     onnx, helper = _package("onnx"), _package("onnx.helper")
     nodes = _Nodes()
     if isinstance(graph, Int8Graph):
-        threshold = None if graph.integer_threshold is None else graph.integer_threshold * graph.logit_scale
+        integer = integer_threshold(graph)
+        threshold = None if integer is None else integer * graph.logit_scale
         logits = _int8(nodes, graph)
     else:
-        threshold = graph.threshold
+        threshold = float_threshold(graph)
         logits = _float(nodes, graph)
     _outputs(nodes, logits, graph.temperature, threshold)
     types, tensor = onnx.TensorProto, helper.make_tensor_value_info
@@ -100,19 +103,22 @@ def onnx_model(graph: Graph | Int8Graph, facts: Mapping[str, str]) -> Any:
     return model
 
 
-def run_onnx(path: Path, images: NDArray[np.uint8]) -> Floats:
-    """Logits [N, 10] of raw pictures uint8 [N, 28, 28], as onnxruntime calculates them.
+def run_onnx(path: Path, images: NDArray[np.uint8]) -> tuple[NDArray[np.int32], Floats]:
+    """What onnxruntime makes of raw pictures uint8 [N, 28, 28].
+
+    Returns:
+        Answers int32 [N], -1 for “no digit”, and logits [N, 10].
 
     Raises:
         ToolMissingError: the extra `onnx` is not installed.
         ExportError: the file is none of ours.
     """
     session = open_session(path)
-    parts = [
-        session.run(["logits"], {"images": images[start : start + _BATCH]})[0]
-        for start in range(0, len(images), _BATCH)
-    ]
-    return np.concatenate([np.empty((0, 10), np.float32), *parts])
+    answers, logits = np.empty(len(images), np.int32), np.empty((len(images), 10), np.float32)
+    for start in range(0, len(images), _BATCH):
+        part = slice(start, start + _BATCH)
+        answers[part], logits[part] = session.run(["digit", "logits"], {"images": images[part]})
+    return answers, logits
 
 
 def open_session(path: Path) -> Any:

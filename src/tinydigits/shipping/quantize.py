@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydigits.shipping.graph import Affine, AveragePool, Conv, Graph, MaxPool, Op, Relu, activations, output_shapes
+from tinydigits.shipping.graph import (
+    INPUT_SHAPE,
+    Affine,
+    AveragePool,
+    Conv,
+    Graph,
+    MaxPool,
+    Op,
+    Relu,
+    activations,
+    output_shapes,
+)
 from tinydigits.shipping.int8 import (
     MULTIPLIER_BITS,
     Int8AveragePool,
@@ -25,9 +36,11 @@ from tinydigits.shipping.int8 import (
     check_ranges,
     convolve,
 )
+from tinydigits.shipping.int8 import output_shapes as int8_shapes
 
 LOGIT_SCALE = 2.0**-16
 _CUTS = np.linspace(0.5, 1, 51)  # shares of a map's range that are tried
+_MOST_SHIFT = 39  # leaves room for 255 steps in 53 bits
 _SAMPLE = 200_000  # values of a map by which its range is chosen
 
 Reals = NDArray[np.float64]
@@ -76,7 +89,7 @@ def quantize(graph: Graph, images: NDArray[np.uint8]) -> Int8Graph:
     int8_ops: list[Int8Op] = []
     for stage in stages:
         is_last = stage is stages[-1]
-        following = _Map(LOGIT_SCALE, 0) if is_last else _choose_map(reals[stage.last])
+        following = _logit_map(stage, current) if is_last else _choose_map(reals[stage.last], _least(stage, current))
         operation: Int8Op
         if isinstance(stage.source, Conv):
             before = reals[ops.index(stage.source)]
@@ -89,13 +102,14 @@ def quantize(graph: Graph, images: NDArray[np.uint8]) -> Int8Graph:
             int8_ops.append(each)
         current = following
     check_ranges(tuple(int8_ops))
+    assert int8_shapes(tuple(int8_ops))[-1] == (10, 1, 1)
     return Int8Graph(
         model=graph.model,
         ops=tuple(int8_ops),
-        logit_scale=LOGIT_SCALE,
+        logit_scale=current.scale,
         weights_sha256=graph.weights_sha256,
         temperature=graph.temperature,
-        integer_threshold=None if graph.threshold is None else math.ceil(graph.threshold / LOGIT_SCALE),
+        integer_threshold=None if graph.threshold is None else math.ceil(graph.threshold / current.scale),
     )
 
 
@@ -105,16 +119,22 @@ def _prepared(ops: Sequence[Op]) -> tuple[Op, ...]:
     An affine that cannot fuse, because its scale is negative and stands behind a max pool, becomes a 1×1 convolution.
     """
     result: list[Op] = []
-    shapes = output_shapes(tuple(ops))
-    for i, op in enumerate(ops):
+    for op in ops:
+        is_source = isinstance(op, Conv | AveragePool)
         if isinstance(op, Affine) and not _fuses(op, result):
             result.append(Conv(np.diag(op.scale)[:, :, None, None], op.shift))
-        else:
-            result.append(op)
-        if i + 1 == len(ops) and not isinstance(result[-1], Conv | AveragePool):
-            channels = shapes[-1][0]
-            result.append(Conv(np.eye(channels, dtype=np.float32)[:, :, None, None], np.zeros(channels, np.float32)))
+            continue
+        is_input = isinstance(op, Affine) and not result
+        if not (is_source or is_input or any(isinstance(other, Conv | AveragePool) for other in result)):
+            result.append(_identity(INPUT_SHAPE[0]))  # for a pool or ReLU on the picture itself
+        result.append(op)
+    if not isinstance(result[-1], Conv | AveragePool):
+        result.append(_identity(output_shapes(tuple(result))[-1][0]))
     return tuple(result)
+
+
+def _identity(channels: int) -> Conv:
+    return Conv(np.eye(channels, dtype=np.float32)[:, :, None, None], np.zeros(channels, np.float32))
 
 
 def _fuses(op: Affine, before: list[Op]) -> bool:
@@ -160,14 +180,31 @@ def _input_map(front: Affine) -> _Map:
     return _Map(scale, zero_point, shift + scale * zero_point)
 
 
-def _choose_map(values: NDArray[np.float32]) -> _Map:
+def _logit_map(stage: _Stage, current: _Map) -> _Map:
+    """Logits are integers of 2^-16, or of more where they might leave 31 bits."""
+    source = stage.source
+    if isinstance(source, Conv):
+        sums = np.abs(source.weight.astype(np.float64)).sum(axis=(1, 2, 3)) * 255 * current.scale
+        bound = float((sums + np.abs(source.bias)).max())
+    else:
+        bound = 255 * current.scale
+    return _Map(max(LOGIT_SCALE, 2.0 ** (math.frexp(bound)[1] - 29)), 0)
+
+
+def _least(stage: _Stage, current: _Map) -> float:
+    """The finest scale of the following map: below it a multiplier would leave its bits."""
+    steps = _weight_scales(stage.source, current) if isinstance(stage.source, Conv) else np.ones(1)
+    return float(np.abs(stage.scale * steps).max()) * current.scale / 2**20
+
+
+def _choose_map(values: NDArray[np.float32], least_scale: float) -> _Map:
     """Scale and zero point of the least mean squared error on these values; zero itself is always hit."""
     sample = values.ravel()[:: max(1, values.size // _SAMPLE)].astype(np.float64)
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
     best, least = _Map(1.0, 0), math.inf
     for cut in _CUTS:
-        scale = max(cut * (high - low) / 255, 1e-12)
-        candidate = _Map(scale, round(-cut * low / scale))
+        scale = max(cut * (high - low) / 255, least_scale)
+        candidate = _Map(scale, min(255, round(-cut * low / scale)))
         integers = np.clip(np.round(sample / scale) + candidate.zero_point, 0, 255)
         error = float(np.square((integers - candidate.zero_point) * scale - sample).mean())
         if error < least:
@@ -212,7 +249,7 @@ def _average_pool(pool: AveragePool, stage: _Stage, current: _Map, following: _M
 def _requantise(stage: _Stage, step: Reals, zero: int, following: _Map, *, clamp: bool) -> Requantise:
     """From sums, which mean `step` · (sum − `zero`), through what the stage does to them, to the following map."""
     factor = stage.scale * step / following.scale
-    shift = MULTIPLIER_BITS - 1 - math.frexp(float(np.abs(factor).max()))[1]
+    shift = min(_MOST_SHIFT, MULTIPLIER_BITS - 1 - math.frexp(float(np.abs(factor).max()))[1])
     multiplier = np.round(factor * 2.0**shift).astype(np.int64)
     place = np.round((stage.shift / following.scale + following.zero_point) * 2.0**shift).astype(np.int64)
     low = high = None

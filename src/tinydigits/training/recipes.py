@@ -90,7 +90,12 @@ def documented_layered_19k() -> Recipe:
 
 @recipe
 def improved_layered_19k() -> Recipe:
-    """The published log with a one-cycle schedule and `fast`'s augmentation: what its claim takes."""
+    """The published log with a one-cycle schedule and `fast`'s augmentation: what its claim takes.
+
+    `tinydigits prove layered-19k --recipe improved-layered-19k --seeds 5 --twin --data mnist` on two busy cores of an
+    AMD EPYC, a thread a run: 99.610 ± 0.047 % (n = 5), lower bound 99.565, 8 to 15 minutes a run
+    (results/proofs/layered-19k-improved-layered-19k.json). The log itself: 99.356 ± 0.104 %.
+    """
     base = documented_layered_19k()
     return replace(base, name="improved-layered-19k", schedule=fast().schedule, augmentation=fast().augmentation)
 
@@ -132,7 +137,12 @@ def documented_plain_9k() -> Recipe:
 
 @recipe
 def improved_plain_9k() -> Recipe:
-    """The published log with AdamW at 0.005 and a one-cycle schedule instead of SGD: what its claim takes."""
+    """The published log with AdamW at 0.005 and a one-cycle schedule instead of SGD: what its claim takes.
+
+    `tinydigits prove plain-9k --recipe improved-plain-9k --seeds 8 --twin --data mnist` on two busy cores of an AMD
+    EPYC, a thread a run: 98.296 ± 0.155 % (n = 8), lower bound 98.192, 8 to 29 seconds a run
+    (results/proofs/plain-9k-improved-plain-9k.json). The log itself: 97.136 ± 0.324 %.
+    """
     return replace(
         documented_plain_9k(),
         name="improved-plain-9k",

@@ -35,7 +35,7 @@ static long next_number(FILE *file)
 static int read_image(FILE *file, const char *name)
 {
     const int first = getc(file), second = getc(file);
-    long width, height, levels;
+    long width, height, largest;
     if (first != 'P' || second != '5') {
         rewind(file);
         if (fread(image, 1, 784, file) == 784 && getc(file) == EOF)
@@ -45,10 +45,11 @@ static int read_image(FILE *file, const char *name)
     }
     width = next_number(file);
     height = next_number(file);
-    levels = next_number(file);
-    if (width < 1 || height < 1 || levels != 255 || width > MOST_PIXELS / height ||
+    largest = next_number(file);
+    if (width < 1 || height < 1 || largest != 255 || width > MOST_PIXELS / height ||
         fread(gray, 1, (size_t)(width * height), file) != (size_t)(width * height)) {
-        fprintf(stderr, "%s is cut off, larger than %ld pixels, or has not 255 levels. Make a smaller 8 bit PGM.\n", name,
+        fprintf(stderr,
+                "%s is cut off, larger than %ld pixels, or its maxval is not 255. Make a smaller PGM of 8 bits.\n", name,
                 MOST_PIXELS);
         return 1;
     }

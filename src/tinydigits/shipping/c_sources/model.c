@@ -8,7 +8,7 @@
    layer that is asked for a row asks the one before it for the rows that its strip lacks. */
 
 typedef {{model}}_arena arena_t;
-typedef char arena_is_as_large_as_stated[sizeof(arena_t) == {{MODEL}}_ARENA_BYTES ? 1 : -1];
+typedef char arena_is_no_larger_than_stated[sizeof(arena_t) <= {{MODEL}}_ARENA_BYTES ? 1 : -1];
 
 {{kernels}}{{tables}}
 {{helpers}}{{layers}}

@@ -16,7 +16,9 @@ typedef struct {
     uint16_t rows[{{layers}}];
 } {{model}}_arena;
 
-/* image: 28x28 as MNIST has it, light ink on black. Fills `logits` and returns the digit{{answer}}. */
+/* image: 28x28 as MNIST has it, light ink on black. Fills `logits` and returns the digit{{answer}}.
+   A blank picture is answered like any other; to reject it is up to whatever makes the pictures, as
+   tinydigits_preprocess does. */
 int {{model}}_predict(const uint8_t image[784], {{model}}_arena *arena, {{model}}_logit logits[10]);
 
 /* The first model that is included also has the common name. */

@@ -14,7 +14,7 @@
 #define TINYDIGITS_BAD_SIZE 2 /* a side is below 1, or the picture has more than TINYDIGITS_MAX_PIXELS pixels */
 
 /* Bytes of working memory for a picture of width x height pixels: at most 512x512 of them, and 7,372 for tables. */
-#define TINYDIGITS_SHRINK(width, height) ((((width) > (height) ? (width) : (height)) + 511) / 512)
+#define TINYDIGITS_SHRINK(width, height) ((((width) > (height) ? (width) : (height)) + 511L) / 512)
 #define TINYDIGITS_SHRUNK(side, shrink) (((side) + (shrink)-1) / (shrink))
 #define TINYDIGITS_WORK_BYTES(width, height)                                \
     (7372 + TINYDIGITS_SHRUNK(width, TINYDIGITS_SHRINK(width, height)) *     \

@@ -3,7 +3,7 @@
 /*
  * Runs the scripts of an exported page under Node.js: node run_node.js PAGE, a request on stdin, the answer on stdout.
  * A request is a line of JSON, {"task", "shapes"}, and then the bytes of all arrays of these shapes.
- *   logits: shapes [28, 28]; the answer is ten float64 a picture
+ *   read: shapes [28, 28]; the answer is eleven float64 a picture, ten logits and the digit, -1 if it is none
  *   preprocess: shapes [height, width] (grey) or [height, width, 4]; the answer is 785 bytes a picture, a 0 or 1 that
  *     tells whether it holds ink, and the 28×28 bytes
  */
@@ -12,13 +12,13 @@ const fs = require("node:fs");
 
 const page = fs.readFileSync(process.argv[2], "utf8");
 const part = (id) => page.match(new RegExp(`<script id="${id}"[^>]*>([^]*?)</script>`))[1];
-const names = "preprocess, readPixels, flatten, loadNetwork, runNetwork";
+const names = "preprocess, readPixels, flatten, loadNetwork, runNetwork, judge";
 const reader = new Function(`${part("reader")}\nreturn { ${names} };`)();
 
 const input = fs.readFileSync(0);
 const header = input.indexOf("\n");
 const { task, shapes } = JSON.parse(input.subarray(0, header));
-const answers = { logits, preprocess }[task](unpacked(input.subarray(header + 1), shapes));
+const answers = { read, preprocess }[task](unpacked(input.subarray(header + 1), shapes));
 fs.writeFileSync(1, Buffer.concat(answers));
 
 function unpacked(bytes, shapes) {
@@ -29,9 +29,13 @@ function unpacked(bytes, shapes) {
   });
 }
 
-function logits(pictures) {
+function read(pictures) {
   const network = reader.loadNetwork(part("network"));
-  return pictures.map(({ data }) => Buffer.from(reader.runNetwork(network, data).buffer));
+  return pictures.map(({ data }) => {
+    const logits = reader.runNetwork(network, data);
+    const { digit, rejected } = reader.judge(network, logits);
+    return Buffer.from(Float64Array.of(...logits, rejected ? -1 : digit).buffer);
+  });
 }
 
 function preprocess(pictures) {

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
+
+from tinydigits.errors import ToolMissingError
 
 HERE = Path(__file__).parent
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-mcpu=cortex-m4", "-mthumb", "-Os")
@@ -30,11 +31,15 @@ class Firmware:
 def run_firmware(directory: Path, model: str, images: NDArray[np.uint8]) -> Firmware:
     """Compile what `write_c` has put into `directory`, and run it on pictures uint8 [N, 28, 28].
 
-    The test is skipped where a tool is missing.
+    Raises:
+        ToolMissingError: the compiler or the emulator is missing.
     """
     for tool in ("arm-none-eabi-gcc", "qemu-system-arm"):
         if not shutil.which(tool):
-            pytest.skip(f"needs {tool} (Debian: gcc-arm-none-eabi, qemu-system-arm)")
+            raise ToolMissingError(
+                f"{tool} is not on the PATH, and firmware is made and emulated with it. "
+                "Install gcc-arm-none-eabi and qemu-system-arm (so called on Debian)."
+            )
     network = _compiled(directory / f"{model}.c")
     preprocessor = _compiled(directory / "tinydigits_preprocess.c")
     program = directory / "firmware.elf"

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from tests.browser.chromium import Chromium, Point, chromium
+from docs.browser.chromium import Chromium, Point, chromium
 
 Stroke = list[Point]
 
