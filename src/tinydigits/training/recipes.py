@@ -116,8 +116,8 @@ def documented_bottleneck_9k() -> Recipe:
 def improved_bottleneck_9k() -> Recipe:
     """Ours, for a network with much dropout: as `era`, but small batches, augmented little, and not in the end.
 
-    `tinydigits prove bottleneck-9k --recipe improved-bottleneck-9k --seeds 5 --twin --data mnist` on two busy cores of an
-    AMD EPYC, a thread a run: 99.470 ± 0.037 % (n = 5), lower bound 99.435, about ten minutes a run
+    `tinydigits prove bottleneck-9k --recipe improved-bottleneck-9k --seeds 5 --twin --data mnist` on two busy
+    cores of an AMD EPYC, a thread a run: 99.470 ± 0.037 % (n = 5), lower bound 99.435, about ten minutes a run
     (results/proofs/bottleneck-9k-improved-bottleneck-9k.json).
     """
     return replace(
