@@ -399,7 +399,14 @@ if __name__ == "__main__":
 def test_no_process_outlives_its_parent(draw: Draw, tmp_path: Path, stop: signal.Signals) -> None:
     (tmp_path / "endless.py").write_text(ENDLESS)
     command = [sys.executable, str(tmp_path / "endless.py"), str(draw(tmp_path / "x.png", 0))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # processes started in the background ignore Ctrl-C, and so would this one
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
         assert process.stdout is not None
         children = process.stdout.readline().split()
         assert len(children) == 2
