@@ -119,7 +119,7 @@ def odd_int8_graph() -> Int8Graph:
         MaxPool((3, 3), (2, 2), (1, 1)),
         Int8AveragePool((2, 2), (1, 2), (1, 0), requantise(5, 26), zero_point=9),
     )
-    height, width = int8.output_shapes(body)[-1][1:]
+    height, width = floats.output_shapes(body)[-1][1:]
     ops = (*body, integers((10, 5, height, width), requantise(10, 20, clamp=False)))
     int8.check_ranges(ops)
     return Int8Graph("odd", ops, 2.0**-16, "0" * 64)

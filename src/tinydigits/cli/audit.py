@@ -158,7 +158,7 @@ def _evidence(origin: str, study: Mapping[str, Any]) -> "Evidence":
 def _sampling(claim: "Claim") -> tuple[str, ...]:
     """How far a test set of that size carries the claimed accuracy."""
     from tinydigits.evaluation.statistics import wilson_interval
-    from tinydigits.models.audit import percent
+    from tinydigits.models.budget import percent
     from tinydigits.reports.tables import interval_text
 
     if claim.accuracy is None:

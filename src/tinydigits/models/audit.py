@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from tinydigits.models.budget import Budget, accuracy_clause, budget_of, structural_clauses
+from tinydigits.models.budget import Budget, accuracy_clause, budget_of, percent, structural_clauses
 from tinydigits.models.inspect import Comparison, Inspection, Layer, compare, sides, sum_of_rows, times
 from tinydigits.models.registry import Claim, Figure, Statement
 from tinydigits.models.trace import Pair
@@ -320,8 +320,3 @@ def _sentence(words: str, reason: str) -> str:
 
 def _yes(holds: bool) -> str:
     return "yes" if holds else "no"
-
-
-def percent(share: float) -> str:
-    """A share in [0, 1] as 99.40 %, with three decimals where two do not tell all."""
-    return f"{f'{100 * share:.3f}'.removesuffix('0')} %"

@@ -229,9 +229,9 @@ def accuracy_clause(
         raise RunError(f"accuracy {mean}: it is a number from 0 to 1. The run is damaged; remove it and train again.")
     verdict: Verdict
     if n == 1:
-        figure = f"accuracy {_percent(mean)} in one run"
+        figure = f"accuracy {percent(mean)} in one run"
     else:
-        figure = f"accuracy {_percent(mean)}, mean of {n} runs"
+        figure = f"accuracy {percent(mean)}, mean of {n} runs"
     rule = _accuracy_rule(budget)
     if data != budget.dataset or protocol != "final":
         verdict = "not judged"
@@ -245,7 +245,7 @@ def accuracy_clause(
         sentence = f"{figure}, {rule}: {_points(mean, target)}; a proof takes at least {SEEDS_TO_PROVE} seeds"
     else:
         verdict = "met" if _reaches(lower_bound, budget) else "plausible"
-        bound = f"its 95 % lower bound {_percent(lower_bound)}"
+        bound = f"its 95 % lower bound {percent(lower_bound)}"
         sentence = f"{figure}, {bound}, {rule}: the bound is {_points(lower_bound, target)}"
         if verdict == "plausible":
             sentence += f", the mean {_points(mean, target)}"
@@ -340,11 +340,11 @@ def _reaches(accuracy: float, budget: Budget) -> bool:
 def _accuracy_rule(budget: Budget) -> str:
     assert budget.min_accuracy is not None
     mean = "" if budget.accuracy_of == "final" else f" as mean of the last {_LAST} epochs"
-    return f"{'above' if budget.strict_accuracy else 'at least'} {_percent(budget.min_accuracy)}{mean}"
+    return f"{'above' if budget.strict_accuracy else 'at least'} {percent(budget.min_accuracy)}{mean}"
 
 
-def _percent(share: float) -> str:
-    """With three decimals where two do not tell all: 99.40 %, 99.395 %."""
+def percent(share: float) -> str:
+    """A share in [0, 1], with three decimals where two do not tell all: 99.40 %, 99.395 %."""
     text = f"{100 * share:.3f}"
     return f"{text.removesuffix('0')} %"
 

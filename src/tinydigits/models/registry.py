@@ -127,7 +127,7 @@ def create_model(name: str, pretrained: bool = False, **options: Any) -> nn.Modu
         WeightsError: `pretrained` is asked for and no weights are shipped, or they do not fit.
     """
     name = canonical_name(name)
-    if _is_path(name):
+    if is_users_own(name):
         if options or pretrained:
             raise ModelError(
                 f"{name}: a model of your own is called without arguments and has no shipped weights. Omit them."
@@ -156,7 +156,7 @@ def canonical_name(name: str) -> str:
         UnknownModelError: the zoo has no such model, and it is no `net.py:Net` either.
         ModelError: an option after the `+` does not exist, or has no value of its type.
     """
-    if _is_path(name):
+    if is_users_own(name):
         return name
     base, options = _parse(name)
     # in one order and spelling, so that one variant has one name
@@ -225,7 +225,7 @@ def code_sha256(name: str) -> str | None:
         ModelError: there is no such file.
     """
     name = canonical_name(name)
-    return hashlib.sha256(_users_file(name).read_bytes()).hexdigest() if _is_path(name) else None
+    return hashlib.sha256(_users_file(name).read_bytes()).hexdigest() if is_users_own(name) else None
 
 
 def _zoo() -> dict[str, tuple[Builder, Claim | None]]:
@@ -235,7 +235,8 @@ def _zoo() -> dict[str, tuple[Builder, Claim | None]]:
     return _entries
 
 
-def _is_path(name: str) -> bool:
+def is_users_own(name: str) -> bool:
+    """Whether a name is of the form `net.py:Net`, and so no name of the zoo."""
     return ".py:" in name
 
 

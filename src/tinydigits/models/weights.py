@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tinydigits import storage
 from tinydigits.errors import UnknownModelError, WeightsError
-from tinydigits.models.registry import canonical_name, create_model, list_models
+from tinydigits.models.registry import canonical_name, create_model, is_users_own, list_models
 
 SCHEMA = 1
 FILE_NAME = "model.safetensors"  # in a run directory
@@ -193,7 +193,7 @@ def load_model(source: str) -> tuple[nn.Module, Card]:
         name = canonical_name(source)
     except UnknownModelError as error:
         raise UnknownModelError(f"{error} Nor is there a run directory of that name.") from error
-    if ".py:" in name:
+    if is_users_own(name):
         raise WeightsError(
             f"{name} is code without weights. Train it with `tinydigits train {name}`, and name the run."
         )

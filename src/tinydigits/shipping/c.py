@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tinydigits.shipping import graph as float_graph
-from tinydigits.shipping import int8 as int8_graph
 from tinydigits.shipping.c_float import float_parts
 from tinydigits.shipping.c_int8 import int8_parts
-from tinydigits.shipping.c_plan import Plan, Stage, WindowedOp, plan
+from tinydigits.shipping.c_plan import Plan, Stage, plan
 from tinydigits.shipping.c_text import Parts, block
-from tinydigits.shipping.graph import AveragePool, Conv, Graph, describe
-from tinydigits.shipping.int8 import Int8AveragePool, Int8Conv, Int8Graph
+from tinydigits.shipping.graph import Conv, Graph, describe, output_shapes
+from tinydigits.shipping.int8 import Int8Conv, Int8Graph
 from tinydigits.shipping.templates import filled, template
 from tinydigits.shipping.thresholds import float_threshold, integer_threshold
 from tinydigits.storage import write_bytes
@@ -60,9 +58,11 @@ def write_c(graph: Graph | Int8Graph, directory: Path) -> list[Path]:
         StorageError: a file cannot be written.
     """
     name = c_name(graph.model)
+    whole, parts = _generated(graph)
+    facts = _facts(graph, whole, parts)
     sources = {
-        f"{name}.h": _header(graph),
-        f"{name}.c": _source(graph),
+        f"{name}.h": _header(graph, whole, parts, facts),
+        f"{name}.c": _source(graph, whole, parts, facts),
         f"{PREPROCESSOR}.h": template(_FOLDER, f"{PREPROCESSOR}.h"),
         f"{PREPROCESSOR}.c": template(_FOLDER, f"{PREPROCESSOR}.c"),
         "main.c": filled(_FOLDER, "main.c", model=name, compiler=COMPILER),
@@ -80,7 +80,10 @@ def c_name(model: str) -> str:
 
 def arena_bytes(graph: Graph | Int8Graph) -> int:
     """What the caller gives the network to work in: the size of the header's structure."""
-    whole, parts = _generated(graph)
+    return _arena_bytes(*_generated(graph))
+
+
+def _arena_bytes(whole: Plan, parts: Parts) -> int:
     unit = 4 if parts.type == "float" else 1
     alignment = max(unit, 2)  # the rows' counters have 2 bytes
     strips = -(-unit * (whole.size + parts.slack) // 2) * 2
@@ -88,42 +91,38 @@ def arena_bytes(graph: Graph | Int8Graph) -> int:
 
 
 def _generated(graph: Graph | Int8Graph) -> tuple[Plan, Parts]:
-    if isinstance(graph, Int8Graph):
-        whole = plan(graph.ops, int8_graph.output_shapes(graph.ops))
-        return whole, int8_parts(whole)
-    whole = plan(graph.ops, float_graph.output_shapes(graph.ops))
-    return whole, float_parts(whole)
+    whole = plan(graph.ops, output_shapes(graph.ops))
+    return whole, int8_parts(whole) if isinstance(graph, Int8Graph) else float_parts(whole)
 
 
-def _facts(graph: Graph | Int8Graph) -> str:
+def _facts(graph: Graph | Int8Graph, whole: Plan, parts: Parts) -> str:
     """What stands at the head of both files."""
     name, kind = c_name(graph.model), "int8" if isinstance(graph, Int8Graph) else "float32"
     convolutions = [op for op in graph.ops if isinstance(op, Conv | Int8Conv)]
     weights, biases = sum(op.weight.size for op in convolutions), sum(op.bias.size for op in convolutions)
-    macs = _generated(graph)[0].macs
     shown = re.sub(r"/\*|\*/", "_", graph.model)  # a file's path may hold what begins or ends a comment
     return f"""\
    {shown}, {kind}: reads one handwritten digit. Made by tinydigits.
 
    {weights:,} weights and {biases:,} biases, folded from those with SHA-256 {graph.weights_sha256[:16]}...
-   {macs:,} multiply-accumulates a picture; {arena_bytes(graph):,} bytes of arena
+   {whole.macs:,} multiply-accumulates a picture; {_arena_bytes(whole, parts):,} bytes of arena
 
    {COMPILER} -o {name} main.c {name}.c {PREPROCESSOR}.c
    For a microcontroller: -Os -ffunction-sections -Wl,--gc-sections"""
 
 
-def _header(graph: Graph | Int8Graph) -> str:
-    (whole, parts), name, threshold = _generated(graph), c_name(graph.model), _threshold(graph)
+def _header(graph: Graph | Int8Graph, whole: Plan, parts: Parts, facts: str) -> str:
+    name, threshold = c_name(graph.model), _threshold(graph)
     scale = ""
     if isinstance(graph, Int8Graph):
         scale = f"\n#define {name.upper()}_LOGIT_SCALE {graph.logit_scale!r} /* a logit is this times its integer */"
     return filled(
         _FOLDER,
         "model.h",
-        facts=_facts(graph),
+        facts=facts,
         model=name,
         MODEL=name.upper(),
-        arena=str(arena_bytes(graph)),
+        arena=str(_arena_bytes(whole, parts)),
         scale=scale,
         logit=parts.logit,
         type=parts.type,
@@ -142,8 +141,8 @@ def _threshold(graph: Graph | Int8Graph) -> str | None:
     return None if real is None else f"{np.float32(real)!s}f"
 
 
-def _source(graph: Graph | Int8Graph) -> str:
-    (whole, parts), threshold = _generated(graph), _threshold(graph)
+def _source(graph: Graph | Int8Graph, whole: Plan, parts: Parts, facts: str) -> str:
+    threshold = _threshold(graph)
     ops = [stage.op for stage in whole.stages]
     helpers = [_MAKE_ROOM] if any(op.kernel[0] > 1 for op in ops) else []
     if any(op.padding != (0, 0) for op in ops):
@@ -152,7 +151,7 @@ def _source(graph: Graph | Int8Graph) -> str:
     return filled(
         _FOLDER,
         "model.c",
-        facts=_facts(graph),
+        facts=facts,
         model=c_name(graph.model),
         MODEL=c_name(graph.model).upper(),
         tables=parts.tables,
@@ -163,15 +162,6 @@ def _source(graph: Graph | Int8Graph) -> str:
         count=str(len(whole.stages)),
         answer="best" if threshold is None else f"logits[best] < {threshold} ? -1 : best",
     )
-
-
-def _described(op: WindowedOp) -> str:
-    match op:
-        case Int8Conv():
-            op = Conv(op.weight.astype(np.float32), op.bias.astype(np.float32), op.stride, op.padding)
-        case Int8AveragePool():
-            op = AveragePool(op.kernel, op.stride, op.padding)
-    return describe(op).replace("×", "x").replace("→", "->")
 
 
 def _picture(whole: Plan, parts: Parts) -> str:
@@ -200,8 +190,9 @@ def _layer(whole: Plan, place: int, parts: Parts) -> str:
     take = f"layer_{place}(arena, image, newest{f' + {left * stage.cell}' if left else ''});"
     if (top, left) != (0, 0):
         take = _padded(stage, take, f"arena->rows[{place}]", parts.paddings[place])
+    described = describe(stage.op).replace("×", "x").replace("→", "->")
     return f"""
-/* {_described(stage.op)}: gives a row of {stage.width} x {stage.out_channels} */
+/* {described}: gives a row of {stage.width} x {stage.out_channels} */
 static void layer_{place + 1}(arena_t *arena, const uint8_t *image, {parts.logit if last else parts.type} *out)
 {{
     {parts.type} *strip = arena->strips + {stage.offset};

@@ -5,16 +5,16 @@ weights (`fold.py` does that). It is all that a picture needs to be read: this m
 that leaves the house (C, ONNX, JavaScript) is made from a graph and held against `run`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 INPUT_SHAPE = (1, 28, 28)
-_BATCH = 32  # pictures at a time in `run`: enough to hide Python, few enough for a core's cache
+_BATCH = 32  # pictures at a time in `last_of`: enough to hide Python, few enough for a core's cache
 
 Floats = NDArray[np.float32]
 Pair = tuple[int, int]
@@ -68,7 +68,17 @@ class AveragePool:
 
 
 Op = Conv | Affine | Relu | MaxPool | AveragePool
-Windowed = (Conv, MaxPool, AveragePool)
+
+
+class Windowed(Protocol):
+    """What slides a window over a map: convolutions, which have a `weight`, and pools, of float and of int8 graphs."""
+
+    @property
+    def kernel(self) -> Pair: ...  # noqa: D102
+    @property
+    def stride(self) -> Pair: ...  # noqa: D102
+    @property
+    def padding(self) -> Pair: ...  # noqa: D102
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +96,13 @@ class Graph:
     threshold: float | None = None
 
 
-def output_shapes(ops: tuple[Op, ...], shape: Shape = INPUT_SHAPE) -> list[Shape]:
-    """The shape [C, H, W] after each operation."""
+def output_shapes(ops: Sequence[Windowed | Affine | Relu], shape: Shape = INPUT_SHAPE) -> list[Shape]:
+    """The shape [C, H, W] after each operation of a float or an int8 graph."""
     shapes = []
     for op in ops:
-        if isinstance(op, Windowed):
-            channels = op.weight.shape[0] if isinstance(op, Conv) else shape[0]
+        if not isinstance(op, Affine | Relu):
+            weight = getattr(op, "weight", None)
+            channels = shape[0] if weight is None else weight.shape[0]
             shape = (channels, *_output_size(shape[1:], op.kernel, op.stride, op.padding))
         shapes.append(shape)
     return shapes
@@ -102,37 +113,36 @@ def _output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
     return height, width
 
 
-def describe(op: Op) -> str:
-    """An operation in a few words, for messages and comments: `conv 3×3, 8 → 12, padding 1`."""
+def describe(op: Windowed | Affine | Relu) -> str:
+    """An operation of a float or an int8 graph in a few words: `conv 3×3, 8 → 12, padding 1×1`."""
     match op:
-        case Conv():
-            out, into = op.weight.shape[:2]
-            return f"conv {_window(op)}, {into} → {out}" + _steps(op)
-        case MaxPool():
-            return f"max pool {_window(op)}" + _steps(op)
-        case AveragePool():
-            return f"average pool {_window(op)}" + _steps(op)
         case Affine():
             return "scale and shift"
         case Relu():
             return "ReLU"
-
-
-def _window(op: Conv | MaxPool | AveragePool) -> str:
-    return f"{op.kernel[0]}×{op.kernel[1]}"
-
-
-def _steps(op: Conv | MaxPool | AveragePool) -> str:
-    usual = (1, 1) if isinstance(op, Conv) else op.kernel
-    stride = "" if op.stride == usual else f", stride {op.stride[0]}×{op.stride[1]}"
-    return stride + ("" if op.padding == (0, 0) else f", padding {op.padding[0]}×{op.padding[1]}")
+    window = f"{op.kernel[0]}×{op.kernel[1]}"
+    weight = getattr(op, "weight", None)
+    if weight is None:
+        text, usual = f"{'max' if isinstance(op, MaxPool) else 'average'} pool {window}", op.kernel
+    else:
+        text, usual = f"conv {window}, {weight.shape[1]} → {weight.shape[0]}", (1, 1)
+    if op.stride != usual:
+        text += f", stride {op.stride[0]}×{op.stride[1]}"
+    return text if op.padding == (0, 0) else f"{text}, padding {op.padding[0]}×{op.padding[1]}"
 
 
 def run(graph: Graph, images: NDArray[np.uint8]) -> Floats:
     """Logits [N, 10] of raw pictures uint8 [N, 28, 28]."""
-    logits = np.empty((len(images), 10), dtype=np.float32)
+    return last_of(lambda batch: activations(graph, batch), images, np.float32)
+
+
+def last_of(
+    activate: Callable[[NDArray[np.uint8]], Iterator[NDArray[Any]]], images: NDArray[np.uint8], dtype: type[np.number]
+) -> NDArray[Any]:
+    """The last of the maps [N, 10, 1, 1] that `activate` gives for pictures, a few of these at a time: [N, 10]."""
+    logits = np.empty((len(images), 10), dtype=dtype)
     for start in range(0, len(images), _BATCH):
-        *_, last = activations(graph, images[start : start + _BATCH])
+        *_, last = activate(images[start : start + _BATCH])
         logits[start : start + _BATCH] = last[:, :, 0, 0]
     return logits
 

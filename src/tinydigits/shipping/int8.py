@@ -20,10 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydigits.shipping.graph import INPUT_SHAPE, MaxPool, Pair, Shape, pad, reduce_windows, windows
+from tinydigits.shipping.graph import MaxPool, Pair, last_of, pad, reduce_windows, windows
 
 MULTIPLIER_BITS = 24
-_BATCH = 32
 
 Ints = NDArray[np.int64]
 
@@ -92,25 +91,9 @@ class Int8Graph:
     integer_threshold: int | None = None
 
 
-def output_shapes(ops: tuple[Int8Op, ...], shape: Shape = INPUT_SHAPE) -> list[Shape]:
-    """The shape [C, H, W] after each operation."""
-    shapes = []
-    for op in ops:
-        channels = len(op.bias) if isinstance(op, Int8Conv) else shape[0]
-        sides = zip(shape[1:], op.kernel, op.stride, op.padding, strict=True)
-        height, width = ((side + 2 * padding - kernel) // stride + 1 for side, kernel, stride, padding in sides)
-        shape = (channels, height, width)
-        shapes.append(shape)
-    return shapes
-
-
 def run(graph: Int8Graph, images: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Integer logits [N, 10] of raw pictures uint8 [N, 28, 28]."""
-    logits = np.empty((len(images), 10), dtype=np.int32)
-    for start in range(0, len(images), _BATCH):
-        *_, last = activations(graph, images[start : start + _BATCH])
-        logits[start : start + _BATCH] = last[:, :, 0, 0]
-    return logits
+    return last_of(lambda batch: activations(graph, batch), images, np.int32)
 
 
 def activations(graph: Int8Graph, images: NDArray[np.uint8]) -> Iterator[Ints]:

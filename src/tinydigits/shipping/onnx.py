@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydigits.errors import ExportError, ToolMissingError
-from tinydigits.shipping import int8
 from tinydigits.shipping.graph import (
     INPUT_SHAPE,
     Affine,
@@ -226,7 +225,7 @@ def _float_node(nodes: _Nodes, x: str, op: Op, shape: Shape) -> str:
 def _int8(nodes: _Nodes, graph: Int8Graph) -> str:
     """The network as QDQ; returns the name of the logits [N, 10, 1, 1]."""
     x = _pictures(nodes)  # the first quantised map, as it is
-    shapes = [INPUT_SHAPE, *int8.output_shapes(graph.ops)]
+    shapes = [INPUT_SHAPE, *output_shapes(graph.ops)]
     for i, op in enumerate(graph.ops):
         if isinstance(op, MaxPool):
             x = nodes.add("MaxPool", x, **_window(op))

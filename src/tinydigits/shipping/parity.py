@@ -205,15 +205,8 @@ def _diverging_operation(form: Form, graph: Graph | Int8Graph, images: Images) -
         else:
             limit = 0 if isinstance(part, Int8Graph) else TOLERANCE
         if float(np.abs(found.astype(np.float64) - wanted).max()) > limit:
-            return f"operation {count} of {len(graph.ops)}, {_described(graph, count)}"
+            return f"operation {count} of {len(graph.ops)}, {floats.describe(graph.ops[count - 1])}"
     return "no single operation: the whole differs by more than its parts"
-
-
-def _described(graph: Graph | Int8Graph, count: int) -> str:
-    op = graph.ops[count - 1]
-    if isinstance(op, Int8Conv):
-        return floats.describe(Conv(op.weight.astype(np.float32), op.bias.astype(np.float32), op.stride, op.padding))
-    return type(op).__name__ if isinstance(op, int8.Int8AveragePool) else floats.describe(op)
 
 
 def _beginning(graph: Graph | Int8Graph, count: int, images: Images) -> tuple[Graph | Int8Graph, NDArray[Any]]:
@@ -228,7 +221,7 @@ def _beginning(graph: Graph | Int8Graph, count: int, images: Images) -> tuple[Gr
     integer_ops = graph.ops[:count]
     if count == len(graph.ops):
         return graph, int8.run(graph, images)
-    shape = int8.output_shapes(integer_ops)[-1]
+    shape = floats.output_shapes(integer_ops)[-1]
     plain = Requantise(np.full(10, 1, np.int32), np.zeros(10, np.int64), 0, None, None)
     probe = Int8Conv(random.integers(-9, 10, (10, *shape)).astype(np.int8), np.zeros(10, np.int32), plain, zero_point=0)
     integer_part = Int8Graph(graph.model, (*integer_ops, probe), 1.0, graph.weights_sha256)

@@ -324,18 +324,21 @@ def _read_chunk(sources: list[str | Picture]) -> list[Picture]:
 def _start_pool(workers: int) -> ProcessPoolExecutor:
     """Processes that leave Ctrl-C to their parent, which stops them; they inherit that it is ignored."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_die_with_parent)
+    pool = ProcessPoolExecutor(workers, context, initializer=_obey_parent)
     if threading.current_thread() is not threading.main_thread():  # the only one that may set signal handlers
         return pool
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        pool.submit(_read_chunk, [])  # the first task starts all processes
+        for _ in range(workers):  # a task starts a process while none has answered yet
+            pool.submit(_read_chunk, [])
     finally:
         signal.signal(signal.SIGINT, before)
     return pool
 
 
-def _die_with_parent() -> None:
+def _obey_parent() -> None:
+    """Leave Ctrl-C to the parent, also when another of its threads has started this process, and die with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

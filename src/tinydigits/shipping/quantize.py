@@ -36,7 +36,6 @@ from tinydigits.shipping.int8 import (
     check_ranges,
     convolve,
 )
-from tinydigits.shipping.int8 import output_shapes as int8_shapes
 
 LOGIT_SCALE = 2.0**-16
 _CUTS = np.linspace(0.5, 1, 51)  # shares of a map's range that are tried
@@ -102,7 +101,7 @@ def quantize(graph: Graph, images: NDArray[np.uint8]) -> Int8Graph:
             int8_ops.append(each)
         current = following
     check_ranges(tuple(int8_ops))
-    assert int8_shapes(tuple(int8_ops))[-1] == (10, 1, 1)
+    assert output_shapes(int8_ops)[-1] == (10, 1, 1)
     return Int8Graph(
         model=graph.model,
         ops=tuple(int8_ops),
@@ -129,7 +128,7 @@ def _prepared(ops: Sequence[Op]) -> tuple[Op, ...]:
             result.append(_identity(INPUT_SHAPE[0]))  # for a pool or ReLU on the picture itself
         result.append(op)
     if not isinstance(result[-1], Conv | AveragePool):
-        result.append(_identity(output_shapes(tuple(result))[-1][0]))
+        result.append(_identity(output_shapes(result)[-1][0]))
     return tuple(result)
 
 
@@ -147,7 +146,7 @@ def _fuses(op: Affine, before: list[Op]) -> bool:
 
 
 def _stages(ops: Sequence[Op]) -> list[_Stage]:
-    shapes = output_shapes(tuple(ops))
+    shapes = output_shapes(ops)
     stages: list[_Stage] = []
     for i, op in enumerate(ops):
         if isinstance(op, Conv | AveragePool):
