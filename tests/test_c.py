@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from benchmarks.cortex_m.emulator import Firmware, run_firmware
 from tests.networks import digits, odd_graphs, odd_int8_graph, zoo_graph
+from tinydigits.compiler import find_compiler
 from tinydigits.data.dataset import DigitData
 from tinydigits.errors import ExportError, ToolMissingError
 from tinydigits.models.registry import list_models
 from tinydigits.shipping import graph as floats
 from tinydigits.shipping import int8
 from tinydigits.shipping.c import arena_bytes, c_name, write_c
-from tinydigits.shipping.c_runner import find_compiler, run_c
+from tinydigits.shipping.c_runner import run_c
 from tinydigits.shipping.graph import Graph
 from tinydigits.shipping.int8 import Int8Graph
 from tinydigits.shipping.quantize import quantize
@@ -365,7 +366,7 @@ def script(path: Path, text: str) -> str:
 
 def test_a_compiler_may_be_named_in_several_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_c(shipped("int8"), tmp_path)
-    real = find_compiler()[0]
+    real = find_compiler("exported C is checked")[0]
     cache = script(tmp_path / "cache", f'echo "$1" > {tmp_path}/called; exec "$@"')
     monkeypatch.setenv("CC", f"{cache} {real} -O1")
     assert np.array_equal(run_c(tmp_path, digits()[:5])[1], reference(shipped("int8"), digits()[:5]))
@@ -374,7 +375,7 @@ def test_a_compiler_may_be_named_in_several_words(tmp_path: Path, monkeypatch: p
 
 def test_a_compiler_need_not_know_this_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_c(shipped("int8"), tmp_path)
-    real = find_compiler()[0]
+    real = find_compiler("exported C is checked")[0]
     refusal = 'for word; do [ "$word" = -march=native ] && { echo "unknown -march" >&2; exit 1; }; done'
     monkeypatch.setenv("CC", script(tmp_path / "old", f'{refusal}\nexec {real} "$@"'))
     assert np.array_equal(run_c(tmp_path, digits()[:5])[1], reference(shipped("int8"), digits()[:5]))

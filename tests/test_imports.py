@@ -14,6 +14,7 @@ ROOMS = [
     "errors",
     "storage",
     "settings",
+    "compiler",
     "data",
     "models",
     "evaluation",

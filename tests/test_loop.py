@@ -29,7 +29,7 @@ def _network() -> nn.Module:
     )
 
 
-def _digits(count: int = 70) -> Digits:
+def digits_to_learn(count: int = 70) -> Digits:
     """Pictures whose brightest row tells their label: learnable in a few epochs."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(10, (count,), generator=generator)
@@ -40,7 +40,7 @@ def _digits(count: int = 70) -> Digits:
 
 
 def _fit(recipe: Recipe = RECIPE, seed: int = 0, model: nn.Module | None = None) -> list[Step | Epoch]:
-    digits = _digits()
+    digits = digits_to_learn()
     return list(fit(start_state(model or _network(), recipe, digits), digits, digits, recipe, 0.2, 0.3, seed))
 
 
@@ -102,7 +102,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_advice() -> None:
 
 
 def test_the_average_is_judged_and_the_weights_come_back() -> None:
-    digits = _digits()
+    digits = digits_to_learn()
     state = start_state(_network(), RECIPE, digits)
     for _ in fit(state, digits, digits, RECIPE, 0.2, 0.3, 0):
         pass

@@ -43,6 +43,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=int, help="threads on the CPU (default: 1)")
 
 
+def add_kernels(parser: argparse.ArgumentParser) -> None:
+    """--kernels; None when it is left out."""
+    parser.add_argument(
+        "--kernels",
+        choices=("torch", "native"),
+        help="native: steps of small networks in C, faster; needs a C compiler (default: torch)",
+    )
+
+
 def add_budget(parser: argparse.ArgumentParser) -> None:
     """--budget; None when it is left out."""
     parser.add_argument(
@@ -85,7 +94,7 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
     values: dict[str, Any] = {"model": DEFAULT_MODEL}
     if arguments.config:
         values |= read_settings(arguments.config)
-    for key in ("model", "data", "data_dir", "protocol", "seed", "device", "threads"):
+    for key in ("model", "data", "data_dir", "protocol", "seed", "device", "threads", "kernels"):
         if (given := getattr(arguments, key, None)) is not None:
             values[key] = str(given) if isinstance(given, Path) else given
     recipe = arguments.recipe or values.get("recipe") or _own_recipe(values["model"])

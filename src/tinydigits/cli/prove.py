@@ -17,7 +17,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinydigits.cli.arguments import add_budget, add_data, add_json, add_model, add_protocol, add_recipe, run_config
+from tinydigits.cli.arguments import (
+    add_budget,
+    add_data,
+    add_json,
+    add_kernels,
+    add_model,
+    add_protocol,
+    add_recipe,
+    run_config,
+)
 from tinydigits.cli.output import print_json, stderr_console, stdout_console
 from tinydigits.errors import ConfigError
 
@@ -40,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_data(parser)
     add_protocol(parser)
+    add_kernels(parser)
     parser.add_argument(
         "--twin",
         action="store_true",

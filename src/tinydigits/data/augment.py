@@ -59,13 +59,20 @@ def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generat
     Pixels from outside repeat the border, which in a centred digit is background. The generator lives on the
     CPU, so that the same seed gives the same maps on every device.
     """
-    matrices = _random_matrices(len(images), images.shape[-1], augmentation, generator).to(images)
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)  # [N, H, W, 2]
+    return resample(images, random_maps(len(images), images.shape[-1], augmentation, generator))
+
+
+def resample(images: Tensor, maps: Tensor) -> Tensor:
+    """Float images [N, C, H, W], each sampled bilinearly where its affine map [2, 3] from output to input says."""
+    grid = F.affine_grid(maps.to(images), list(images.shape), align_corners=False)  # [N, H, W, 2]
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _random_matrices(count: int, size: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Maps from output to input coordinates (−1…1), [N, 2, 3]: rotation · shear · scale, then shift."""
+def random_maps(count: int, size: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Maps from output to input coordinates (−1…1), [N, 2, 3]: rotation · shear · scale, then shift.
+
+    `size` is the side of the pictures, in pixels.
+    """
     draw = torch.rand(7, count, generator=generator)
     symmetric = draw * 2 - 1
     angle = symmetric[0] * math.radians(augmentation.rotation_degrees)

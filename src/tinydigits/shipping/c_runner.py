@@ -1,9 +1,6 @@
 """Exported C, compiled and run: what is held against Python are the very files that ship."""
 
-import os
 import re
-import shlex
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -13,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydigits.errors import ExportError, ToolMissingError
+from tinydigits.compiler import NATIVE, find_compiler
+from tinydigits.errors import ExportError
 from tinydigits.shipping.c import PREPROCESSOR
 
-NATIVE = "-march=native"  # not every compiler knows it
 FLAGS = ("-O3", NATIVE)
 _DONE, _BLANK = 0, 1  # what the preprocessor returns
 _DIGIT = 28 * 28
@@ -72,36 +69,6 @@ def preprocess_c(
     return results
 
 
-def find_compiler() -> list[str]:
-    """The words that call a C compiler: those of $CC (as `ccache gcc`) if it is set, else cc, gcc or clang.
-
-    Raises:
-        ToolMissingError: there is none, or CC names none.
-    """
-    if named := os.environ.get("CC", "").strip():
-        return _named_compiler(named)
-    for name in ("cc", "gcc", "clang"):
-        if path := shutil.which(name):
-            return [path]
-    raise ToolMissingError(
-        "No C compiler is on the PATH (cc, gcc, clang), and exported C is checked with one. "
-        "Install gcc, or name yours in CC."
-    )
-
-
-def _named_compiler(named: str) -> list[str]:
-    try:
-        words = shlex.split(named)
-    except ValueError:  # a quotation that does not end
-        words = []
-    if not words or shutil.which(words[0]) is None:
-        raise ToolMissingError(
-            f"CC is set to {named!r}, and there is no such command, but exported C is checked with it. "
-            "Name a C compiler in CC, or unset it."
-        )
-    return words
-
-
 def _model(directory: Path) -> str:
     """The model that the `main.c` there reads digits with."""
     main = directory / "main.c"
@@ -119,7 +86,7 @@ def _run(directory: Path, main: str, source: str, flags: Sequence[str], request:
         as_file(files("tinydigits.shipping") / "c_sources" / main) as driver,
     ):
         program = Path(temporary) / "program"
-        command = [compiler] if compiler else find_compiler()
+        command = [compiler] if compiler else find_compiler("exported C is checked")
         rest = [f"-I{directory}", "-o", str(program), str(driver), str(file)]
         compiled = _call([*command, *flags, *rest])
         if compiled.returncode and NATIVE in flags:

@@ -14,6 +14,7 @@ from tinydigits.settings import between, build, one_of
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "step", "cosine", "one_cycle")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+KERNELS = ("torch", "native")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class RunConfig:
     """One training: which model, which recipe, which digits, which seed, where.
 
     `data_dir` is where MNIST lies, if not in one of the usual places. `threads` are those of the CPU: for networks this
-    small a second one buys a fifth on an idle machine, and costs much where anything else runs.
+    small a second one buys a fifth on an idle machine, and costs much where anything else runs. `kernels`: `native` are
+    those of training/native, which train small networks faster, on the CPU; they need a C compiler.
     """
 
     model: str
@@ -102,6 +104,7 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     threads: int = 1
+    kernels: str = "torch"
 
     def __post_init__(self) -> None:
         one_of("protocol", self.protocol, PROTOCOLS)
@@ -110,6 +113,12 @@ class RunConfig:
             raise ConfigError(f"seed = {self.seed}: it is a whole number from 0 to {2**31 - 1}.")
         if self.threads < 1:
             raise ConfigError(f"threads = {self.threads}: it is at least 1.")
+        one_of("kernels", self.kernels, KERNELS)
+        if self.kernels == "native" and self.device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"kernels = 'native' with device {self.device!r}: they work on the CPU. "
+                "Leave out --device or --kernels."
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as it stands in `config.json`."""

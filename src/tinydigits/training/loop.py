@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinydigits.data.augment import augment
+from tinydigits.data.augment import random_maps
 from tinydigits.data.normalise import normalise_tensor
 from tinydigits.errors import DivergedError
 from tinydigits.training.config import Recipe
+from tinydigits.training.network import make_network
 from tinydigits.training.optim import learning_rate_factor, make_optimizer, start_average, update_average
 
 _CHECK_EVERY = 50  # steps between looks at the loss; each look makes a GPU wait
@@ -100,6 +101,7 @@ def fit(
     mean: float,
     deviation: float,
     seed: int,
+    kernels: str = "torch",
 ) -> Iterator[Step | Epoch]:
     """Train from wherever `state` stands to the last epoch.
 
@@ -107,30 +109,33 @@ def fit(
     are drawn from (seed, epoch, step) alone, so a run that stops after any yield and goes on from its saved state
     ends with the same bits as one that never stopped.
 
+    `kernels` is `torch` or `native`: what calculates the steps. The judging digits are always PyTorch's.
+
     Raises:
         DivergedError: the loss is no longer finite.
+        ConfigError: the native kernels cannot train this network.
+        ToolMissingError: they are asked for, and there is no C compiler.
     """
     model, optimizer = state.model, state.optimizer
+    network = make_network(model, kernels, mean, deviation)
     steps = steps_per_epoch(len(train.labels), recipe.batch_size)
     while state.step < steps * recipe.epochs:
         epoch, first = divmod(state.step, steps)
         model.train()
-        order = torch.randperm(len(train.labels), generator=_generator(seed, epoch)).to(train.labels.device)
+        order = torch.randperm(len(train.labels), generator=keyed_generator(seed, epoch)).to(train.labels.device)
         augmenting = epoch < recipe.augmented_epochs
         started = time.perf_counter() - state.epoch_seconds
         for i in range(first, steps):
             batch = order[i * recipe.batch_size : (i + 1) * recipe.batch_size]
-            images, labels = normalise_tensor(train.images[batch], mean, deviation), train.labels[batch]
-            draws = _generator(seed, epoch, i)
-            if augmenting:
-                images = augment(images, recipe.augmentation, draws)
-            images = images.contiguous(memory_format=torch.channels_last)
+            draws = keyed_generator(seed, epoch, i)
+            maps = random_maps(len(batch), 28, recipe.augmentation, draws) if augmenting else None
+            inputs, labels = network.inputs(train.images[batch], maps), train.labels[batch]
 
             factor = learning_rate_factor(recipe.schedule, state.step, steps, recipe.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.optimizer.learning_rate * factor
             torch.manual_seed(draws.initial_seed())  # what the network itself draws: dropout
-            logits = model(images)  # [B, 10]
+            logits = network(inputs)  # [B, 10]
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
@@ -179,7 +184,7 @@ def averaged_weights(state: TrainingState) -> Iterator[None]:
         state.model.load_state_dict(own)
 
 
-def _generator(*key: int) -> torch.Generator:
+def keyed_generator(*key: int) -> torch.Generator:
     """A CPU generator for (seed, epoch[, step]); NumPy's SeedSequence keeps neighbouring keys independent."""
     return torch.Generator().manual_seed(
         int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))

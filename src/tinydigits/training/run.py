@@ -24,6 +24,7 @@ from tinydigits.storage import write_json
 from tinydigits.training.checkpoint import load_state, save_state
 from tinydigits.training.config import RunConfig
 from tinydigits.training.loop import Digits, Epoch, Step, TrainingState, averaged_weights, fit, start_state
+from tinydigits.training.memory import keep_freed_memory
 from tinydigits.training.recipes import get_recipe, list_recipes
 from tinydigits.training.rundir import (
     SCHEMA,
@@ -112,7 +113,10 @@ def resume_run(
 
 def run_epochs(run: Run) -> Iterator[Step | Epoch]:
     """Train, yielding every step and epoch; a finished epoch is on disk before it is yielded."""
-    for record in fit(run.state, run.train, run.judge, run.config.recipe, run.mean, run.deviation, run.config.seed):
+    config = run.config
+    for record in fit(
+        run.state, run.train, run.judge, config.recipe, run.mean, run.deviation, config.seed, config.kernels
+    ):
         if isinstance(record, Epoch):
             save_run(run)
             yield record
@@ -234,8 +238,9 @@ def _prepare(
     out: Path | None,
     budget: Budget | None,
 ) -> Run:
-    device = choose_device(config.device)
+    device = choose_device("cpu" if config.kernels == "native" else config.device)
     config = replace(config, model=canonical_name(config.model), device=device.type)
+    keep_freed_memory()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     model = create_model(config.model)
@@ -246,7 +251,7 @@ def _prepare(
     data = data or load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
     train, judge = data.split(config.protocol)
     mean, deviation = pixel_statistics(data.train)
-    train_digits = _to_device(train, device)
+    train_digits = to_device(train, device)
     resumed = directory is not None
     if directory is None:
         directory = create_run_directory(config, out)
@@ -255,7 +260,7 @@ def _prepare(
         directory=directory,
         state=start_state(model, config.recipe, train_digits),
         train=train_digits,
-        judge=_to_device(judge, device),
+        judge=to_device(judge, device),
         data_name=data.name,
         data_sha256=data.train.sha256,
         judge_sha256=judge.sha256,
@@ -306,7 +311,7 @@ def _card(run: Run) -> Card:
         accuracy=run.state.epochs[-1].accuracy,
         chosen=f"the last epoch of the run with seed {config.seed}",
         command=_command(config),
-        environment=environment(),
+        environment=environment(config.kernels),
     )
 
 
@@ -317,9 +322,12 @@ def _command(config: RunConfig) -> str:
     digits = f"--data {config.data} --protocol {config.protocol}"
     command = f"tinydigits train {config.model} --recipe {recipe.name} --epochs {recipe.epochs} {digits}"
     command += f" --seed {config.seed} --threads {config.threads}"
+    if config.kernels != "torch":
+        command += f" --kernels {config.kernels}"
     return command if recipe == named else f"{command}, with the recipe as it stands in this card"
 
 
-def _to_device(dataset: Dataset, device: torch.device) -> Digits:
+def to_device(dataset: Dataset, device: torch.device) -> Digits:
+    """The digits as the loop takes them."""
     labels = torch.from_numpy(dataset.labels).to(device, torch.int64)
     return Digits(torch.from_numpy(dataset.images).to(device), labels)

@@ -22,6 +22,7 @@ from torch import Tensor
 from tinydigits.errors import RunError, StorageError
 from tinydigits.storage import append_line, staged_directory, write_bytes, write_json
 from tinydigits.training.config import RunConfig, config_from_dict
+from tinydigits.training.native.library import compiler_version
 
 SCHEMA = 1
 
@@ -76,13 +77,13 @@ def create_run_directory(config: RunConfig, out: Path | None) -> RunDirectory:
     if out is not None and out.exists():
         raise StorageError(taken)
     with staged_directory(out.parent if out is not None else Path("runs")) as staging:
-        write_json(staging / "environment.json", environment())
+        write_json(staging / "environment.json", environment(config.kernels))
         write_json(staging / "config.json", {"schema": SCHEMA, **config.as_dict()})
-        path = out if out is not None else _next_free(Path("runs"), file_stem(config.model))
+        path = out if out is not None else next_free(Path("runs"), file_stem(config.model))
         while not _renamed(staging, path):
             if out is not None:
                 raise StorageError(taken)
-            path = _next_free(Path("runs"), file_stem(config.model))
+            path = next_free(Path("runs"), file_stem(config.model))
     return RunDirectory(path)
 
 
@@ -149,8 +150,8 @@ def load_predictions(directory: RunDirectory) -> tuple[NDArray[np.float32], NDAr
         raise RunError(f"{directory.predictions} cannot be read: {error}. Train the run anew.") from error
 
 
-def environment() -> dict[str, Any]:
-    """Versions, processor and threads: what a figure has to be read with."""
+def environment(kernels: str = "torch") -> dict[str, Any]:
+    """Versions, processor and threads: what a figure has to be read with; for native kernels the compiler too."""
     packages = ("tinydigits", "torch", "numpy", "pillow", "safetensors", "scikit-learn", "scipy")
     return {
         "python": platform.python_version(),
@@ -159,6 +160,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "compiler": compiler_version() if kernels == "native" else None,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "command": " ".join(["tinydigits", *sys.argv[1:]]) if sys.argv[0].endswith("tinydigits") else None,
     }
@@ -177,9 +179,10 @@ def _processor() -> str:
     return match[1] if match else platform.processor() or platform.machine()
 
 
-def _next_free(parent: Path, stem: str) -> Path:
+def next_free(parent: Path, stem: str) -> Path:
+    """The next of the numbered names `<stem>-001`, … in a directory, which need not be there yet."""
     pattern = re.compile(rf"{re.escape(stem)}-(\d+)")
-    taken = [int(match[1]) for path in parent.iterdir() if (match := pattern.fullmatch(path.name))]
+    taken = [int(match[1]) for path in parent.glob("*") if (match := pattern.fullmatch(path.name))]
     return parent / f"{stem}-{max(taken, default=0) + 1:03d}"
 
 
