@@ -1,7 +1,12 @@
 """Two studies on the same digits: the difference, and what stands behind it."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import stdev
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tinydigits.errors import RunError
 from tinydigits.evaluation.statistics import compare_means, mcnemar_exact, paired_bootstrap, seeds_needed
@@ -25,22 +30,43 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
             f"{', '.join(sides)}: these are different digits, and accuracies on them cannot be compared. "
             "Prove both on the same."
         )
-    accuracies_one, accuracies_two = ([run["accuracy"] for run in study["runs"]] for study in studies)
-    right_one, right_two = correct_answers(first, one["seeds"]), correct_answers(second, two["seeds"])
-    difference, low, high = paired_bootstrap(right_one, right_two)
-    only_first, only_second, p = mcnemar_exact(right_one[0], right_two[0])
-    sds = (one["final"]["sd"], two["final"]["sd"])
-    enough = None not in sds
-    needed = seeds_needed(*sds, abs(difference)) if enough and difference and any(sds) else None
+    accuracies = [[run["accuracy"] for run in study["runs"]] for study in studies]
+    right = [correct_answers(path, study["seeds"]) for path, study in zip((first, second), studies, strict=True)]
+    figures = compare_answers(accuracies[0], right[0], accuracies[1], right[1])
+    low, high = figures["interval"]
     return {
         "first": _side(first, one),
         "second": _side(second, two),
+        **figures,
+        "sentence": _sentence(figures["difference"], low, high, figures["seeds_needed"]),
+    }
+
+
+def compare_answers(
+    first: Sequence[float], first_right: NDArray[np.bool_], second: Sequence[float], second_right: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """How far two sets of runs are apart on the same digits, and how sure that is: `first` less `second`.
+
+    Args:
+        first: the accuracies of the first runs.
+        first_right: [first runs, digits], which of them read which digit.
+        second: the accuracies of the second runs.
+        second_right: [second runs, digits], the same digits in the same order.
+
+    Returns:
+        `difference`, its `interval`, `p_seeds` (None below two runs a side), `seed_0`, the exact McNemar test of the
+        first run of each, and `seeds_needed`.
+    """
+    difference, low, high = paired_bootstrap(first_right, second_right)
+    only_first, only_second, p = mcnemar_exact(first_right[0], second_right[0])
+    enough = min(len(first), len(second)) > 1
+    sds = (stdev(first), stdev(second)) if enough else (0.0, 0.0)
+    return {
         "difference": difference,
         "interval": [low, high],
-        "p_seeds": compare_means(accuracies_one, accuracies_two)[2] if enough else None,
+        "p_seeds": compare_means(first, second)[2] if enough else None,
         "seed_0": {"only_first": only_first, "only_second": only_second, "p": p},
-        "seeds_needed": needed,
-        "sentence": _sentence(difference, low, high, needed),
+        "seeds_needed": seeds_needed(*sds, abs(difference)) if difference and any(sds) else None,
     }
 
 

@@ -1,0 +1,104 @@
+"""Where a network looks: Grad-CAM, the positions of the last feature map that speak for a digit."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tinydigits.errors import ModelError
+
+
+@dataclass(frozen=True, eq=False)
+class Saliency:
+    """Grad-CAM of some digits: `heat` float32 [N, H, W] as large as the pictures, each from 0 to its own maximum, 1.
+
+    A picture whose heat is 0 everywhere shows nothing that speaks for its class. `layer` is the module whose output was
+    weighed, and `map_size` that map's height and width.
+    """
+
+    heat: NDArray[np.float32]
+    layer: str
+    map_size: tuple[int, int]
+
+
+def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Saliency:
+    """Which parts of digits raise the score of a class, by the last map that still tells places apart.
+
+    That is the last one of at least 25 positions (5×5); in a network without one, the last of those with most.
+
+    With A_k the channels of that map, y_c the class's score (before softmax) and Z the number of positions::
+
+        L_c = ReLU(Σ_k α_k A_k),   α_k = 1/Z Σ_ij ∂y_c / ∂A_k,ij
+
+    enlarged bilinearly and divided by its maximum. Source: R. Selvaraju, M. Cogswell, A. Das, R. Vedantam, D. Parikh,
+    D. Batra (2017), "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV,
+    equations 1 and 2.
+
+    Args:
+        model: the network; it answers in evaluation mode, and is left in the mode in which it was.
+        images: normalised digits [N, 1, H, W], N ≥ 1, on the model's device.
+        classes: the class that is asked about, for each of them, int64 [N].
+
+    Raises:
+        ModelError: the network has no such map before its scores, or no gradient reaches it.
+    """
+    maps: list[tuple[str, Tensor]] = []
+    with _evaluating(model), _watching(model, maps), torch.enable_grad():
+        scores = model(images.clone().requires_grad_())
+        # in place, a later module may have changed a map that was seen: then both names lead to the same tensor
+        chosen = scores.gather(1, classes.view(-1, 1)).sum()
+        if not maps or not chosen.requires_grad:
+            raise ModelError(f"{type(model).__name__} {_NOTHING}.")
+        gradients = torch.autograd.grad(chosen, [found for _, found in maps], allow_unused=True)
+    reached = [(*pair, gradient) for pair, gradient in zip(maps, gradients, strict=True) if gradient is not None]
+    if not reached:
+        raise ModelError(f"{type(model).__name__} {_NOTHING}.")
+    layer, found, gradient = max(enumerate(reached), key=lambda item: (_places(item[1][1]), item[0]))[1]
+    weights = gradient.mean(dim=(2, 3), keepdim=True)  # [N, K, 1, 1]
+    heat = F.relu((weights * found.detach()).sum(dim=1, keepdim=True))  # [N, 1, h, w]
+    large = F.interpolate(heat, size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    highest = large.amax(dim=(1, 2), keepdim=True)
+    shares = torch.where(highest > 0, large / highest, torch.zeros_like(large))
+    return Saliency(shares.float().cpu().numpy(), layer, (found.shape[2], found.shape[3]))
+
+
+def _places(found: Tensor) -> int:
+    """How well a map tells places apart: all that do so well enough are equal."""
+    return min(found.shape[2] * found.shape[3], _ENOUGH)
+
+
+_ENOUGH = 25  # positions: a last map of 2×2 would only say which quarter of a digit counts
+_NOTHING = "has no feature map of more than one position that its scores depend on, so Grad-CAM has nothing to weigh"
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    in_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in in_training:  # one by one: a user may have frozen some of them on purpose
+            module.training = True
+
+
+@contextmanager
+def _watching(model: nn.Module, maps: list[tuple[str, Tensor]]) -> Iterator[None]:
+    """Note what leaf modules give, in the order they run, where that is a map of several positions."""
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.requires_grad and output[0, 0].numel() > 1:
+            maps.append((name, output))
+
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if not any(True for _ in module.children()):
+                hooks.enter_context(
+                    module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
+                )
+        yield
