@@ -474,7 +474,7 @@ def test_models_lists_what_matches(capsys: pytest.CaptureFixture[str], monkeypat
     assert command("models") == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in list_models())
-    assert "goal" in shown.splitlines()[1]
+    assert "claim" in shown.splitlines()[2]
     assert "…" not in shown
 
 

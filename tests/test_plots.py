@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from tinydigits.errors import StorageError
 from tinydigits.reports import architecture, plots, study_plots, tables
@@ -220,7 +219,7 @@ def test_final_last_three_and_best_are_kept_apart_in_the_curve() -> None:
     assert 90 < low < 97 < 99.1 < high <= 100
 
 
-def printed(table: Table) -> str:
+def printed(table: RenderableType) -> str:
     console = Console(file=io.StringIO(), width=80)
     console.print(table)
     assert isinstance(console.file, io.StringIO)

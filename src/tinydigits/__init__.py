@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from tinydigits.models.registry import create_model, list_models, register
     from tinydigits.models.weights import load_model
     from tinydigits.training.config import Recipe, RunConfig
+    from tinydigits.training.estimator import DigitClassifier
     from tinydigits.training.recipes import get_recipe, list_recipes
     from tinydigits.training.run import train
 
 _HOME = {
     "Budget": "models.budget",
+    "DigitClassifier": "training.estimator",
     "Recipe": "training.config",
     "RunConfig": "training.config",
     "TinydigitsError": "errors",
@@ -40,6 +42,7 @@ _HOME = {
 
 __all__ = [
     "Budget",
+    "DigitClassifier",
     "Recipe",
     "RunConfig",
     "TinydigitsError",

@@ -25,6 +25,10 @@ class DamagedDataError(DataError):
     """A data file is there, but is not what it claims to be."""
 
 
+class ArrayError(DataError, ValueError):
+    """An array cannot be taken for digits. A ValueError too, as scikit-learn's users expect."""
+
+
 class PictureError(TinydigitsError):
     """A picture cannot be turned into a 28×28 digit."""
 
@@ -67,8 +71,12 @@ class ExportError(TinydigitsError):
     """A network cannot be exported."""
 
 
-class ToolMissingError(ExportError):
-    """What an export is checked with, such as a C compiler, is not on this machine."""
+class ToolMissingError(TinydigitsError):
+    """A program or package that is needed, such as a C compiler, is not on this machine."""
+
+
+class ServeError(TinydigitsError):
+    """The HTTP server cannot start."""
 
 
 class StorageError(TinydigitsError):

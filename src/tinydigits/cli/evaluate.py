@@ -10,11 +10,12 @@ Example:
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinydigits.cli.arguments import DEFAULT_MODEL, add_data, add_device, add_json, add_model, add_protocol
-from tinydigits.cli.output import print_json, stderr_console, stdout_console
+from tinydigits.cli.output import print_json, stderr_console, stdout_console, watched
 from tinydigits.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     for notice in notices:
         stderr_console().print(f"Notice: {notice}", style="bold yellow", markup=False, soft_wrap=True)
 
-    evaluation = evaluate(model, digits, card.mean, card.deviation, device)
+    watch = partial(watched, what="reading digits")
+    evaluation = evaluate(model, digits, card.mean, card.deviation, device, watch)
     document = {
         "model": card.model,
         "data": data.name,

@@ -26,9 +26,12 @@ COMMANDS = {
     "evaluate": "score trained weights",
     "prove": "many seeds, one verdict",
     "compare": "is one study better than another?",
+    "report": "one HTML page of a run or a study; of several, a comparison",
     "predict": "read digits from pictures",
-    "export": "C, ONNX or one HTML file, with proven parity",
+    "export": "C, ONNX, HTML or a hub folder, with proven parity",
+    "serve": "an HTTP server with a page to draw on",
     "data": "where the digits are; fetch and verify them",
+    "completion": "let the shell complete names and options",
 }
 
 

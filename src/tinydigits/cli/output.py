@@ -3,13 +3,14 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_Part = TypeVar("_Part")
 
 _stdout: ContextVar[TextIO] = ContextVar("stdout")
 
@@ -42,3 +43,11 @@ def stderr_console(*, quiet: bool = False) -> "Console":
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, quiet=quiet)
+
+
+def watched(parts: Sequence[_Part], what: str) -> Iterable[_Part]:
+    """The same, with a bar on stderr that says how long it still takes, where a person looks at it."""
+    from rich.progress import track
+
+    console = stderr_console()
+    return track(parts, what, console=console, transient=True, disable=not console.is_terminal)

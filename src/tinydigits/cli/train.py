@@ -5,16 +5,21 @@ Ctrl-C finishes the step and saves; --resume goes on to the very same weights.
 --budget refuses what cannot keep it and judges what was trained: exit code 1
 when a clause failed or could not be judged.
 
+--find-lr trains a short while at growing learning rates, suggests one, and
+leaves learning_rate.png and .json in a directory of its own.
+
 Example:
   tinydigits train plain-9k --recipe documented-plain-9k --seed 1
   tinydigits train net.py:Net --epochs 5 --data folder:my-digits
   tinydigits train era-8k --recipe era --budget era-s7
   tinydigits train --resume runs/tiny-10k-001
+  tinydigits train net.py:Net --find-lr
 """
 
 import argparse
 import shlex
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +30,7 @@ from tinydigits.cli.arguments import (
     add_data,
     add_device,
     add_json,
+    add_kernels,
     add_model,
     add_protocol,
     add_recipe,
@@ -34,6 +40,7 @@ from tinydigits.cli.output import print_json, stderr_console, stdout_console
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch.utils.tensorboard import SummaryWriter
 
     from tinydigits.training.loop import Epoch
     from tinydigits.training.run import Run
@@ -49,9 +56,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", metavar="S", type=int, help="of weights, shuffling, augmentation, dropout (default: 0)"
     )
     add_device(parser)
+    add_kernels(parser)
     add_budget(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, help="a new directory (default: the next runs/MODEL-NNN)")
     parser.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in DIR")
+    parser.add_argument("--find-lr", action="store_true", help="do not train: suggest a learning rate")
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write RUN/tensorboard: scalars, graph, pictures (takes the extra `tensorboard`)",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     add_json(parser)
 
@@ -61,6 +75,15 @@ def run(arguments: argparse.Namespace) -> int:
     from tinydigits.models.budget import load_budget
     from tinydigits.training.run import finish_run, resume_run, start_run
 
+    if arguments.find_lr:
+        from tinydigits.cli.find_lr import find_learning_rate
+
+        _refuse_beside_find_lr(arguments)
+        return find_learning_rate(arguments)
+    if arguments.tensorboard:
+        from tinydigits.training.tensorboard import require_tensorboard
+
+        require_tensorboard()
     budget = load_budget(arguments.budget) if arguments.budget else None
     console = stderr_console(quiet=arguments.quiet)
     if arguments.resume:
@@ -70,13 +93,18 @@ def run(arguments: argparse.Namespace) -> int:
         training = start_run(run_config(arguments), arguments.out, budget=budget)
     _announce(training, console)
     flag = f" --budget {shlex.quote(arguments.budget)}" if budget else ""
+    board = _open_board(training) if arguments.tensorboard else None
     with _interruptible() as interrupted:
-        if not _watch(training, console, interrupted):
+        if not _watch(training, console, interrupted, board):
             resume = f"tinydigits train --resume {shlex.quote(str(training.directory.path))}{flag}"
             stderr_console().print(f"Interrupted and saved. Go on with: {resume}", markup=False, soft_wrap=True)
             return 130
         _draw(training)  # before the result: a run without pictures is not finished
         result = finish_run(training)
+        if board is not None:
+            _show_pictures(board, training)
+            board.close()
+    _remember_speed(result, training)
     if arguments.json:
         print_json(result)
     else:
@@ -102,13 +130,24 @@ def _verdict_text(result: Mapping[str, Any]) -> str:
 def _refuse_beside_resume(arguments: argparse.Namespace) -> None:
     from tinydigits.errors import ConfigError
 
-    beside = ("quiet", "json", "resume", "command", "budget", "data_dir")
-    given = [key for key, value in vars(arguments).items() if value is not None and key not in beside]
+    beside = ("quiet", "json", "resume", "command", "budget", "data_dir", "tensorboard")
+    given = [
+        key for key, value in vars(arguments).items() if value is not None and value is not False and key not in beside
+    ]
     if given:
         names = ", ".join("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in given)
         raise ConfigError(
             f"--resume goes on with the run as it was begun, so {names} cannot be changed. Leave that out."
         )
+
+
+def _refuse_beside_find_lr(arguments: argparse.Namespace) -> None:
+    from tinydigits.errors import ConfigError
+
+    beside = [f"--{name}" for name in ("resume", "budget", "tensorboard") if getattr(arguments, name)]
+    beside += ["--learning-rate"] if arguments.learning_rate is not None else []
+    if beside:
+        raise ConfigError(f"--find-lr trains nothing that is kept, so {', '.join(beside)} has no use. Leave that out.")
 
 
 def _announce(training: "Run", console: "Console") -> None:
@@ -118,23 +157,26 @@ def _announce(training: "Run", console: "Console") -> None:
     judged = "test digits" if config.protocol == "final" else "held-out training digits"
     counts = [len(digits.labels) for digits in (training.train, training.judge)]
     plain = recipe.epochs - recipe.augmented_epochs
+    native = ", native kernels" if config.kernels == "native" else ""
     augmented = f"the last {plain} not augmented" if recipe.augmented_epochs and plain else "augmented"
     lines = (
         f"{config.model}, {training.parameters:,} parameters, on {counts[0]:,} digits of {training.data_name}, "
         f"judged by {counts[1]:,} {judged}",
         f"recipe {recipe.name}: {recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, "
         f"{augmented if recipe.augmented_epochs else 'not augmented'}, batch {recipe.batch_size}; seed {config.seed}; "
-        f"{config.device}, {config.threads} thread{'s' * (config.threads != 1)}; into {training.directory.path}",
+        f"{config.device}, {config.threads} thread{'s' * (config.threads != 1)}{native}; "
+        f"into {training.directory.path}",
     )
     console.print(*lines, sep="\n", markup=False, soft_wrap=True)
 
 
-def _watch(training: "Run", console: "Console", interrupted: list[int]) -> bool:
+def _watch(training: "Run", console: "Console", interrupted: list[int], board: "SummaryWriter | None") -> bool:
     """Train to the end with a line an epoch; False when it was interrupted (and saved)."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tinydigits.training.loop import Epoch
     from tinydigits.training.run import run_epochs, save_run
+    from tinydigits.training.tensorboard import note_epoch
 
     judged = "test" if training.config.protocol == "final" else "held-out"
     total = training.config.recipe.epochs * len(training.state.losses)
@@ -144,6 +186,8 @@ def _watch(training: "Run", console: "Console", interrupted: list[int]) -> bool:
         for record in run_epochs(training):
             if isinstance(record, Epoch):
                 bar.console.print(_epoch_line(record, training, judged), soft_wrap=True)
+                if board is not None:
+                    note_epoch(board, training, record)
             bar.update(task, completed=training.state.step)
             if interrupted and training.state.step < total:
                 save_run(training)
@@ -189,3 +233,51 @@ def _draw(training: "Run") -> None:
     training_curve(epochs, training.directory.path / "curve.png", judged_by)
     if pictures := preview_augmentation(training):
         augmentation_preview(*pictures, training.directory.path / "augmentation.png")
+
+
+def _open_board(training: "Run") -> "SummaryWriter":
+    from tinydigits.training.tensorboard import open_board
+
+    board = open_board(training)
+    where = f"tensorboard --logdir {shlex.quote(str(training.directory.path))}"
+    stderr_console().print(f"To watch: {where}", markup=False, soft_wrap=True)
+    return board
+
+
+def _show_pictures(board: "SummaryWriter", training: "Run") -> None:
+    """Those of the run directory, and what the network still gets wrong."""
+    from scipy.special import softmax
+
+    from tinydigits.evaluation.disputed import DISPUTED_MNIST_TEST
+    from tinydigits.evaluation.predictions import Evaluation
+    from tinydigits.reports.plots import confusion_picture, mistakes_picture
+    from tinydigits.training.rundir import load_predictions
+    from tinydigits.training.tensorboard import add_picture
+
+    logits, labels = load_predictions(training.directory)
+    evaluation = Evaluation(labels, softmax(logits, axis=1))
+    mnist_test = training.data_name == "mnist" and training.config.protocol == "final"
+    rows = evaluation.mistake_rows(24, DISPUTED_MNIST_TEST if mnist_test else {})
+    indices = [row["index"] for row in rows]
+    with tempfile.TemporaryDirectory() as place:
+        files = [Path(place) / name for name in ("confusion.png", "mistakes.png")]
+        confusion_picture(evaluation.confusion, files[0])
+        mistakes_picture(
+            images=training.judge.images[indices].cpu().numpy(),
+            labels=[row["label"] for row in rows],
+            predictions=[row["predicted"] for row in rows],
+            confidences=[row["confidence"] for row in rows],
+            indices=indices,
+            disputed={row["index"]: row["disputed"] for row in rows if row["disputed"]},
+            path=files[1],
+        )
+        for file in (*sorted(training.directory.path.glob("*.png")), *files):
+            add_picture(board, file)
+
+
+def _remember_speed(result: Mapping[str, Any], training: "Run") -> None:
+    """For `tinydigits models`; small data sets would tell the time of a warm-up."""
+    from tinydigits.training.speed import remember_speed
+
+    if result["data"] == "mnist":
+        remember_speed(training.config.model, result["images_per_second"])

@@ -19,7 +19,7 @@ import numpy as np
 import pooch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from tinydigits.data.dataset import Dataset, DigitData, stratified_indices
 from tinydigits.data.idx import GZIP_MAGIC, parse_images, parse_labels, unpack
@@ -187,7 +187,8 @@ def fetch_mnist(directory: Path) -> None:
         return
     target = next(iter(present.values())).parent if present else directory
     answering, refusals = _ask(MIRRORS)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    left = TimeRemainingColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), left)
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for file in missing:
             content = _download(file, answering, refusals, progress)

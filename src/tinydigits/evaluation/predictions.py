@@ -4,7 +4,7 @@ Networks return logits. Their `log_softmax` is exactly the output that the docum
 with, and ranks the digits in the same order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,17 +19,20 @@ from tinydigits.data.normalise import normalise
 from tinydigits.evaluation.disputed import Dispute
 from tinydigits.evaluation.statistics import wilson_interval
 
+Watch = Callable[[Sequence[Tensor]], Iterable[Tensor]]
 
-def predict_logits(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
+
+def predict_logits(model: nn.Module, images: Tensor, batch_size: int = 1000, watch: Watch = iter) -> Tensor:
     """Logits [N, 10] for normalised images [N, 1, 28, 28] on the model's device.
 
-    The model answers in evaluation mode; afterwards every module is in the mode in which it was.
+    The model answers in evaluation mode; afterwards every module is in the mode in which it was. `watch` goes through
+    the batches, and may show how far it has come.
     """
     in_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.inference_mode():
-            return torch.cat([model(batch) for batch in torch.split(images, batch_size)])
+            return torch.cat([model(batch) for batch in watch(torch.split(images, batch_size))])
     finally:
         for module in in_training:  # one by one: a user may have frozen some of them on purpose
             module.training = True
@@ -143,8 +146,12 @@ def evaluate(
     mean: float,
     deviation: float,
     device: torch.device | str = "cpu",
+    watch: Watch = iter,
 ) -> Evaluation:
-    """Ask `model`, moved to `device`, for every digit of `dataset`, normalised by `mean` and `deviation`."""
+    """Ask `model`, moved to `device`, for every digit of `dataset`, normalised by `mean` and `deviation`.
+
+    `watch` goes through the batches, as in `predict_logits`.
+    """
     model.to(device)
-    logits = predict_logits(model, normalise(dataset.images, mean, deviation, device))
+    logits = predict_logits(model, normalise(dataset.images, mean, deviation, device), watch=watch)
     return Evaluation(dataset.labels, logits.softmax(dim=1).cpu().numpy())

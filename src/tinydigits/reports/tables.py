@@ -1,9 +1,13 @@
 """Tables for the terminal, built from plain data."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.jupyter import JupyterMixin
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -59,109 +63,161 @@ def run_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def per_digit_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """How well each digit is recognised, from rows `{digit, total, correct, accuracy, precision}`."""
-    table = Table(title="Per digit", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("digit", "examples", "right", "wrong", "accuracy", "precision"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        wrong = row["total"] - row["correct"]
-        table.add_row(
-            str(row["digit"]),
-            f"{row['total']:,}",
-            f"{row['correct']:,}",
-            f"{wrong:,}" if wrong else "·",
-            percent(row["accuracy"]),
-            percent(row["precision"]),
-        )
-    return table
-
-
-def confusion_table(confusion: Sequence[Sequence[int]]) -> Table:
-    """Counts [10, 10] of true digits (rows) taken for digits (columns); zeros are dots, mistakes are red."""
-    table = Table(
-        title="Confusion (rows: true digit, columns: predicted)",
+def _table(title: str | None = None, *, show_header: bool = True) -> Table:
+    """As all tables look: nothing but a line under the headings."""
+    return Table(
+        title=title,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
+        show_header=show_header,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("", style="bold")
-    for digit in range(10):
-        table.add_column(str(digit), justify="right")
-    for digit, row in enumerate(confusion):
-        table.add_row(str(digit), *(_confusion_cell(count, digit == i) for i, count in enumerate(row)))
-    return table
 
 
-def _confusion_cell(count: int, is_right: bool) -> Text:
+@dataclass(frozen=True)
+class _Column:
+    """A column; where the screen is narrow, those with the highest rank go first, and rank 0 never."""
+
+    heading: str
+    cells: Sequence[str | Text]
+    rank: int
+    justify: Literal["left", "right"] = "right"
+    style: str = ""
+
+    @property
+    def width(self) -> int:
+        """In characters, with the space to the next column."""
+        return max(cell_len(line) for line in [*self.heading.split("\n"), *map(str, self.cells)]) + 2
+
+
+@dataclass(frozen=True)
+class FittingTable(JupyterMixin):
+    """A table with as many of its columns as fit the screen, and a line that names those it leaves out.
+
+    `sections`: rows after which there is some space.
+    """
+
+    columns: Sequence[_Column]
+    title: str | None = None
+    sections: tuple[int, ...] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table for the width of this screen."""
+        shown, left = set(), options.max_width
+        for column in sorted(self.columns, key=lambda column: column.rank):
+            if column.rank == 0 or column.width <= left:
+                shown.add(column.heading)
+                left -= column.width
+        table = _table(self.title)
+        for column in self.columns:
+            if column.heading in shown:
+                table.add_column(
+                    column.heading, justify=column.justify, style=column.style, vertical="bottom", no_wrap=True
+                )
+        for number, cells in enumerate(zip(*(c.cells for c in self.columns if c.heading in shown), strict=True), 1):
+            table.add_row(*cells, end_section=number in self.sections)
+        yield table
+        if missing := [column.heading.replace("\n", " ") for column in self.columns if column.heading not in shown]:
+            yield Text(f"Too narrow for: {', '.join(missing)}. --json has all.", style="dim")
+
+
+def per_digit_table(rows: Sequence[Mapping[str, Any]]) -> FittingTable:
+    """How well each digit is recognised, from rows `{digit, total, correct, accuracy, precision}`."""
+    wrong = [row["total"] - row["correct"] for row in rows]
+    columns = (
+        _Column("digit", [str(row["digit"]) for row in rows], 0),
+        _Column("examples", [f"{row['total']:,}" for row in rows], 5),
+        _Column("right", [f"{row['correct']:,}" for row in rows], 4),
+        _Column("wrong", [f"{count:,}" if count else "·" for count in wrong], 2),
+        _Column("accuracy", [percent(row["accuracy"]) for row in rows], 1),
+        _Column("precision", [percent(row["precision"]) for row in rows], 3),
+    )
+    return FittingTable(columns, "Per digit")
+
+
+@dataclass(frozen=True)
+class ConfusionTable(JupyterMixin):
+    """Counts [10, 10] of true digits (rows) taken for digits (columns); zeros are dots, mistakes are red.
+
+    Where the screen is too narrow for the right answers, the largest of the counts, these are ticks.
+    """
+
+    confusion: Sequence[Sequence[int]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table for the width of this screen."""
+        mistakes = max(count for i, row in enumerate(self.confusion) for j, count in enumerate(row) if i != j)
+        width = len(str(max(map(max, self.confusion))))
+        room = options.max_width - 4 >= 10 * (width + 1)
+        width = width if room else len(str(mistakes))
+        table = _table(f"Confusion (rows: true digit, columns: predicted{'' if room else '; ✓ right'})")
+        table.padding = (0, 0, 0, 0)  # eleven columns
+        table.add_column("", style="bold", width=1)
+        for digit in range(10):
+            table.add_column(str(digit), justify="right", width=width)
+        for digit, row in enumerate(self.confusion):
+            cells = [_confusion_cell(count, digit == i, room) for i, count in enumerate(row)]
+            table.add_row(str(digit), *cells)
+        yield table
+
+
+def confusion_table(confusion: Sequence[Sequence[int]]) -> ConfusionTable:
+    """Counts [10, 10] of true digits (rows) taken for digits (columns)."""
+    return ConfusionTable(confusion)
+
+
+def _confusion_cell(count: int, is_right: bool, room: bool) -> Text:
     if not count:
         return Text("·", style="dim")
-    return Text(f"{count:,}", style="dim" if is_right else "bold red")
+    if is_right:
+        return Text(str(count) if room else "✓", style="dim")
+    return Text(str(count), style="bold red")
 
 
-def mistakes_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def mistakes_table(rows: Sequence[Mapping[str, Any]]) -> FittingTable:
     """The worst mistakes, from rows `{index, label, predicted, confidence, disputed}`."""
-    table = Table(
-        title="Worst mistakes (most confident first)",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    columns = (
+        _Column("index", [str(row["index"]) for row in rows], 0),
+        _Column("true", [str(row["label"]) for row in rows], 1),
+        _Column("predicted", [str(row["predicted"]) for row in rows], 2),
+        _Column("confidence", [percent(row["confidence"], decimals=1) for row in rows], 3),
+        _Column("label disputed", [Text(row["disputed"] or "", style="yellow") for row in rows], 4, "left"),
     )
-    for heading in ("index", "true", "predicted", "confidence"):
-        table.add_column(heading, justify="right")
-    table.add_column("label disputed")
-    for row in rows:
-        table.add_row(
-            str(row["index"]),
-            str(row["label"]),
-            str(row["predicted"]),
-            percent(row["confidence"], decimals=1),
-            Text(row["disputed"] or "", style="yellow"),
-        )
-    return table
+    return FittingTable(columns, "Worst mistakes (most confident first)")
 
 
-def study_table(study: Mapping[str, Any]) -> Table:
+def study_table(study: Mapping[str, Any]) -> FittingTable:
     """The runs of a study, seed by seed, and what they come to."""
     digits = "test" if study["protocol"] == "final" else "held-out"
-    columns = {"final": ("accuracy", "final epoch"), "last3": ("accuracy_last3", "mean of last three")}
+    runs = study["runs"]
+    summaries = {
+        "mean": ("mean", percent),
+        "sd": ("sd (points)", _points),
+        "lower_bound": ("95 % lower bound", percent),
+    }
+
+    def judged(heading: str, key: str, of: str, rank: int) -> _Column:
+        totals = [shown(study[of][figure], 3) for figure, (_, shown) in summaries.items()]
+        return _Column(heading, [*(percent(run[key]) for run in runs), *totals], rank)
+
+    nothing = [""] * len(summaries)
+    columns = [
+        _Column("seed", [*(str(run["seed"]) for run in runs), *(label for label, _ in summaries.values())], 0, "left"),
+        judged("final\nepoch", "accuracy", "final", 1),
+        judged("mean of\nlast three", "accuracy_last3", "last3", 2),
+        _Column(f"best on {digits}\n(optimistic)", [*(percent(run["accuracy_best"]) for run in runs), *nothing], 4),
+        _Column("time", [*(duration(run["time_seconds"]) for run in runs), *nothing], 3),
+    ]
     if study["epochs"] < 3:  # too few for a mean of three
-        del columns["last3"]
-    table = Table(
-        "seed",
-        title=f"Accuracy on the {digits} digits of {escape(study['data'])}",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for heading in (*(heading for _, heading in columns.values()), f"best on {digits} (optimistic)", "time"):
-        table.add_column(heading, justify="right")
-    for run in study["runs"]:
-        row = [percent(run[key]) for key in (*(key for key, _ in columns.values()), "accuracy_best")]
-        table.add_row(str(run["seed"]), *row, duration(run["time_seconds"]))
-    table.add_section()
-    for label, key, shown in (
-        ("mean", "mean", percent),
-        ("sd (points)", "sd", _points),
-        ("95 % lower bound", "lower_bound", percent),
-    ):
-        table.add_row(label, *(shown(study[of][key], 3) for of in columns), "", "")
-    return table
+        del columns[2]
+    return FittingTable(columns, f"Accuracy on the {digits} digits of {escape(study['data'])}", sections=(len(runs),))
 
 
 def calibration_table(calibration: Mapping[str, Any]) -> Table:
     """How sure the weights may say they are, and when they should say "no digit"."""
-    table = Table(
-        title="Calibration, by the tune twin on held-out digits",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE,
-        show_header=False,
-        pad_edge=False,
-    )
+    table = _table("Calibration, by the tune twin on held-out digits", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_row("temperature", f"{calibration['temperature']:.3f}")
@@ -176,6 +232,28 @@ def calibration_table(calibration: Mapping[str, Any]) -> Table:
     for kind, share in calibration["rejected"].items():
         table.add_row(f"rejected: {kind.replace('_', ' ')}", percent(share, 1))
     return table
+
+
+def zoo_table(rows: Sequence[Mapping[str, Any]]) -> FittingTable:
+    """The models, from rows `{model, parameters, macs, int8_bytes, documented, goal, proven, epoch_seconds}`.
+
+    There is a column of seconds if any row has them.
+    """
+    claims = [row["documented"] or row["goal"] or {} for row in rows]
+    proven = [row["proven"] for row in rows]
+    columns = [
+        _Column("model", [row["model"] for row in rows], 0, "left"),
+        _Column("params", [f"{row['parameters']:,}" for row in rows], 2),
+        _Column("MACs", [f"{row['macs'] / 1e6:.2f} M" for row in rows], 4),
+        _Column("int8\nbytes", [f"{row['int8_bytes']:,}" for row in rows], 6),
+        _Column("claim", [percent(claim.get("accuracy")) for claim in claims], 7, style="dim"),
+        _Column("proven", [percent(study and study["mean"]) for study in proven], 1, style="bold"),
+        _Column("95 % interval", [interval_text(study["interval"]) if study else "–" for study in proven], 3),
+    ]
+    if any(row["epoch_seconds"] for row in rows):
+        seconds = [f"{row['epoch_seconds']:.1f}" if row["epoch_seconds"] else "–" for row in rows]
+        columns.append(_Column("s an\nepoch", seconds, 5))
+    return FittingTable(columns)
 
 
 def _points(share: float | None, decimals: int) -> str:

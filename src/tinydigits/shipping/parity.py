@@ -7,6 +7,7 @@ as Python's.
 """
 
 import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,11 @@ FEW = 3  # digits that may be lost where the share would be less than one
 SHARE_EQUAL = 0.999  # of answers, where int8 is calculated with real numbers
 _ROUNDING = 0.02  # of the largest number, where int8 is calculated with real numbers and rounds here and there
 _PROBES = 8  # digits by which the operation that diverges is looked for
+_PART = 500  # digits between two looks at how far the reference has come
 _PICTURES = 40  # digits that are made into pictures, each in every way
 
 Images = NDArray[np.uint8]
+Watch = Callable[[Sequence[Images], str], Iterable[Images]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,13 @@ class Judged:
     logits: NDArray[np.float32]
 
 
-def prove_parity(form: Form, graph: Graph | Int8Graph, files: list[Path], judged: Judged) -> dict[str, Any]:
+def _unwatched(parts: Sequence[Images], _: str) -> Iterable[Images]:
+    return parts
+
+
+def prove_parity(
+    form: Form, graph: Graph | Int8Graph, files: list[Path], judged: Judged, watch: Watch = _unwatched
+) -> dict[str, Any]:
     """Run the exported files, and compare.
 
     Args:
@@ -53,6 +62,7 @@ def prove_parity(form: Form, graph: Graph | Int8Graph, files: list[Path], judged
         graph: What they were made from.
         files: As `form.write` returned them.
         judged: The digits, and what PyTorch makes of them.
+        watch: Goes through parts of the digits, and may show how far it has come with what.
 
     Returns:
         What stands in `parity.json`: `verdict` is `passed`, `failed` or `not run`, with `faults` or the `reason`.
@@ -66,7 +76,7 @@ def prove_parity(form: Form, graph: Graph | Int8Graph, files: list[Path], judged
         "digits": {"data": judged.digits.name, "n": len(judged.digits.labels), "sha256": judged.digits.sha256},
     }
     try:
-        logits, faults = _compare_logits(form, graph, files, judged)
+        logits, faults = _compare_logits(form, graph, files, judged, watch)
         preprocessing, more = _compare_preprocessing(form, files, judged.digits.images)
         if faults:
             logits["diverges_at"] = _diverging_operation(form, graph, judged.digits.images[:_PROBES])
@@ -83,9 +93,9 @@ def prove_parity(form: Form, graph: Graph | Int8Graph, files: list[Path], judged
 
 
 def _compare_logits(
-    form: Form, graph: Graph | Int8Graph, files: list[Path], judged: Judged
+    form: Form, graph: Graph | Int8Graph, files: list[Path], judged: Judged, watch: Watch
 ) -> tuple[dict[str, Any], list[str]]:
-    answers, found = form.run(files, judged.digits.images)
+    ((answers, found),) = (form.run(files, images) for images in watch([judged.digits.images], "the exported files"))
     labels, torch_answers = judged.digits.labels, judged.logits.argmax(axis=1)
     right, torch_right = (int((a == labels).sum()) for a in (found.argmax(axis=1), torch_answers))
     document = {
@@ -96,7 +106,7 @@ def _compare_logits(
         "rejected": int((answers == -1).sum()),
     }
     if isinstance(graph, Int8Graph):
-        more, faults = _compare_integers(form, graph, found, judged.digits.images)
+        more, faults = _compare_integers(form, graph, found, judged.digits.images, watch)
         if torch_right - right > max(ACCURACY_LOST * len(labels), FEW):
             faults.append(
                 f"{torch_right - right} digits fewer are right than with PyTorch: int8 does not fit this network."
@@ -122,9 +132,10 @@ def _compare_reals(found: NDArray[Any], wanted: NDArray[np.float32]) -> tuple[di
 
 
 def _compare_integers(
-    form: Form, graph: Int8Graph, found: NDArray[Any], images: Images
+    form: Form, graph: Int8Graph, found: NDArray[Any], images: Images, watch: Watch
 ) -> tuple[dict[str, Any], list[str]]:
-    wanted = int8.run(graph, images)
+    parts = [images[start : start + _PART] for start in range(0, len(images), _PART)]
+    wanted = np.concatenate([int8.run(graph, part) for part in watch(parts, "the integer reference")])
     equal = float((found.argmax(axis=1) == wanted.argmax(axis=1)).mean())
     if not form.integers:
         faults = [f"Only {100 * equal:.2f} % of the answers are the reference's."] if equal < SHARE_EQUAL else []

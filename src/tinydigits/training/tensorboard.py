@@ -1,0 +1,102 @@
+"""A run for TensorBoard: graph, scalars of every batch and epoch, pictures. It takes the extra `tensorboard`.
+
+What is shown comes from the run directory, so a run that goes on is shown whole, and nothing twice.
+"""
+
+import copy
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tinydigits.errors import ConfigError
+from tinydigits.training.loop import Epoch
+from tinydigits.training.optim import learning_rate_factor
+from tinydigits.training.run import Run
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+DIRECTORY = "tensorboard"  # in the run directory
+
+
+def require_tensorboard() -> None:
+    """See that TensorBoard is there, before anything is trained.
+
+    Raises:
+        ConfigError: the extra `tensorboard` is not installed.
+    """
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "--tensorboard needs the package tensorboard, which is not installed. "
+            "Install it: pip install 'tinydigits[tensorboard]'"
+        ) from error
+
+
+def open_board(run: Run) -> "SummaryWriter":
+    """A writer into the run directory, with the graph and all epochs that the run has behind it."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    directory = run.directory.path / DIRECTORY
+    shutil.rmtree(directory, ignore_errors=True)
+    board: SummaryWriter = SummaryWriter(str(directory))
+    _add_graph(board, run)
+    for epoch in run.state.epochs:
+        note_epoch(board, run, epoch)
+    return board
+
+
+def note_epoch(board: "SummaryWriter", run: Run, epoch: Epoch) -> None:
+    """Write the scalars of an epoch that is done, and of its batches, as the run has logged them."""
+    recipe, steps = run.config.recipe, len(run.state.losses)
+    judged = "test" if run.config.protocol == "final" else "held-out"
+    lines = run.directory.batches.read_text(encoding="utf-8").splitlines()
+    for batch in map(json.loads, lines[(epoch.epoch - 1) * steps : epoch.epoch * steps]):
+        factor = learning_rate_factor(recipe.schedule, batch["step"] - 1, steps, recipe.epochs)
+        rate = recipe.optimizer.learning_rate * factor
+        _add_scalars(
+            board,
+            {"batch/loss": batch["loss"], "batch/accuracy": batch["accuracy"], "batch/learning rate": rate},
+            batch["step"],
+        )
+    scalars = {
+        "epoch/train loss": epoch.train_loss,
+        "epoch/train accuracy": epoch.train_accuracy,
+        f"epoch/{judged} accuracy": epoch.accuracy,
+        "epoch/images per second": epoch.images_per_second,
+    }
+    _add_scalars(board, scalars, epoch.epoch)
+    board.flush()
+
+
+def add_picture(board: "SummaryWriter", path: Path) -> None:
+    """Show a PNG file under its name."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    board.add_image(path.stem, pixels, dataformats="HWC")
+
+
+def _add_scalars(board: "SummaryWriter", scalars: dict[str, Any], step: int) -> None:
+    for tag, value in scalars.items():
+        board.add_scalar(tag, value, step)
+
+
+def _add_graph(board: "SummaryWriter", run: Run) -> None:
+    """On a copy, so that the run itself stays as it is, to the bit."""
+    network = copy.deepcopy(run.state.model).cpu().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.trace, which PyTorch's own writer calls, is deprecated
+        try:
+            board.add_graph(network, torch.zeros(1, 1, 28, 28))
+        except Exception as error:  # whatever tracing makes of a user's forward()
+            raise ConfigError(
+                f"{run.config.model} cannot be traced for TensorBoard's graph: {' '.join(str(error).split())[:200]}. "
+                "Train it without --tensorboard."
+            ) from error
