@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test check format benchmark-loop benchmark-studies benchmark-coverage benchmark-inference proofs ablations documents readme clean
+.PHONY: train test serve check format benchmark-loop benchmark-studies benchmark-coverage benchmark-inference benchmark-serve proofs ablations documents readme clean
 
 train: $(VENV)/installed  ## train the default network; makes the environment first
 	$(BIN)/tinydigits train
 
 test: $(VENV)/installed-dev  ## all but the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+serve: $(VENV)/installed-serve  ## a page to draw on, and an HTTP interface
+	$(BIN)/tinydigits serve
 
 check: $(VENV)/installed-dev  ## style, types, tests: exactly what CI runs
 	$(BIN)/ruff check
@@ -35,6 +38,9 @@ benchmark-coverage: $(VENV)/installed  ## how often the intervals hold -> result
 benchmark-inference: $(VENV)/installed-bench  ## exported forms against each other -> results/inference.json
 	$(BIN)/python -m benchmarks.inference
 
+benchmark-serve: $(VENV)/installed-serve  ## the HTTP server under load, good and bad -> results/serve.json
+	$(BIN)/python -m benchmarks.serve
+
 proofs: $(VENV)/installed  ## the studies behind shipped weights and verdicts -> results/proofs
 	$(BIN)/python -m benchmarks.proofs
 
@@ -57,6 +63,10 @@ $(VENV)/installed: $(VENV)/python pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+$(VENV)/installed-serve: $(VENV)/installed
+	$(INSTALL) --editable '.[serve]'
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed-dev

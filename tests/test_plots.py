@@ -275,7 +275,7 @@ def test_durations_read_naturally(seconds: float, text: str) -> None:
 def test_the_confusion_table_shows_zeros_as_dots_and_fits_eighty_columns() -> None:
     lines = printed(tables.confusion_table([[1135 if i == j else 0 for j in range(10)] for i in range(10)]))
     row = next(line for line in lines.splitlines() if line.strip().startswith("3"))
-    assert row.split() == ["3", "·", "·", "·", "1,135", "·", "·", "·", "·", "·", "·"]
+    assert row.split() == ["3", "·", "·", "·", "1135", "·", "·", "·", "·", "·", "·"]
 
 
 def test_the_per_digit_table_has_a_dash_for_what_never_came() -> None:
@@ -313,7 +313,8 @@ def test_the_table_of_a_study_names_the_digits_and_gives_the_sd_in_points() -> N
 def test_the_table_of_a_short_tuning_study_claims_neither_test_digits_nor_a_mean_of_three() -> None:
     shown = printed(tables.study_table({**STUDY, "protocol": "tune", "epochs": 2}))
     assert "Accuracy on the held-out digits of mnist" in shown
-    assert "best on held-out (optimistic)" in shown
+    assert "best on held-out" in shown
+    assert "(optimistic)" in shown
     assert "test" not in shown
     assert "last three" not in shown
     assert "0.031" not in shown

@@ -217,7 +217,7 @@ def study_table(study: Mapping[str, Any]) -> FittingTable:
 
 def calibration_table(calibration: Mapping[str, Any]) -> Table:
     """How sure the weights may say they are, and when they should say "no digit"."""
-    table = _table("Calibration, by the tune twin on held-out digits", show_header=False)
+    table = _table("Calibration by the tune twin", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_row("temperature", f"{calibration['temperature']:.3f}")

@@ -36,25 +36,14 @@ def html_page(graph: Graph | Int8Graph, facts: Mapping[str, str]) -> str:
     Raises:
         ExportError: the page would have 150,000 bytes or more.
     """
-    style = template(_FOLDER, "style.css")
-    reader = template(_FOLDER, "preprocess.js") + template(_FOLDER, "network.js")
-    page = template(_FOLDER, "page.js")
-    sources = {
-        key: " ".join(map(_source, texts)) for key, texts in {"script": (reader, page), "style": (style,)}.items()
+    model = html.escape(graph.model)
+    places = {
+        "title": f"Draw a digit · {model}",
+        "lead": f"<strong>{model}</strong> reads it while you write.",
+        "facts": description_list(facts),
+        "foot": "Everything stays on this device: the network is inside this file, which cannot reach the internet.",
     }
-    parts = {
-        "policy": f"default-src 'none'; script-src {sources['script']}; style-src {sources['style']}; img-src data:; "
-        "base-uri 'none'; form-action 'none'",
-        "model": html.escape(graph.model),
-        "facts": "\n".join(
-            f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.items()
-        ),
-        "style": style,
-        "network": _json(_network(graph)),
-        "reader": reader,
-        "page": page,
-    }
-    text = filled(_FOLDER, "page.html", **parts)
+    text, _ = drawing_page(graph, places)
     size = len(text.encode())
     if size >= SIZE_LIMIT:
         raise ExportError(
@@ -66,6 +55,41 @@ def html_page(graph: Graph | Int8Graph, facts: Mapping[str, str]) -> str:
             )
         )
     return text
+
+
+def drawing_page(
+    graph: Graph | Int8Graph, places: Mapping[str, str], *, addition: str | None = None, connect: str | None = None
+) -> tuple[str, str]:
+    """The page to draw on, for every use of it, and its content security policy.
+
+    Args:
+        graph: The network that it begins with.
+        places: HTML for its places `title`, `lead`, `facts`, `foot` and, if anything, `tools` and `card`.
+        addition: The name of a style and a script in `page/` that come last and see all that stands before.
+        connect: What its scripts may load from, as the policy has it; None: nothing.
+    """
+    styles, scripts = ["style.css"], ["page.js"]
+    if addition:
+        styles.append(f"{addition}.css")
+        scripts.append(f"{addition}.js")
+    style, page, reader = (
+        "".join(template(_FOLDER, name) for name in names)
+        for names in (styles, scripts, ["preprocess.js", "network.js"])
+    )
+    policy = (
+        f"default-src 'none'; script-src {_source(reader)} {_source(page)}; style-src {_source(style)}; img-src data:; "
+        + (f"connect-src {connect}; " if connect else "")
+        + "base-uri 'none'; form-action 'none'"
+    )
+    parts = {"tools": "", "card": "", **places, "policy": policy, "style": style, "reader": reader, "page": page}
+    return filled(_FOLDER, "page.html", **parts, network=network_json(graph)), policy
+
+
+def description_list(facts: Mapping[str, str]) -> str:
+    """Names and values as the page's foot shows them."""
+    return "\n".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in facts.items()
+    )
 
 
 def write_html(graph: Graph | Int8Graph, path: Path, facts: Mapping[str, str]) -> Path:
@@ -89,21 +113,23 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _network(graph: Graph | Int8Graph) -> dict[str, Any]:
+def network_json(graph: Graph | Int8Graph) -> str:
     """The graph as the page's network.js reads it. `threshold` is in units of the logits that it calculates."""
     threshold: float | None
     if isinstance(graph, Int8Graph):
         threshold, scale = integer_threshold(graph), graph.logit_scale
     else:
         threshold, scale = float_threshold(graph), 1.0
-    return {
-        "model": graph.model,
-        "weights_sha256": graph.weights_sha256,
-        "temperature": graph.temperature,
-        "threshold": threshold,
-        "logit_scale": scale,
-        "ops": [_operation(op) for op in graph.ops],
-    }
+    return _json(
+        {
+            "model": graph.model,
+            "weights_sha256": graph.weights_sha256,
+            "temperature": graph.temperature,
+            "threshold": threshold,
+            "logit_scale": scale,
+            "ops": [_operation(op) for op in graph.ops],
+        }
+    )
 
 
 def _operation(op: Op | Int8Op) -> dict[str, Any]:

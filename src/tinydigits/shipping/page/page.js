@@ -14,13 +14,14 @@ const ARROWS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STE
 
 const element = (id) => document.getElementById(id);
 const field = element("field");
-const network = loadNetwork(element("network").textContent);
+let network = loadNetwork(element("network").textContent);
 element("bars").innerHTML = Array.from(
   "0123456789",
   (digit) => `<li><span>${digit}</span><span class="track"><span class="fill"></span></span><span></span></li>`,
 ).join("");
 const bars = [...element("bars").children];
 
+let image = null; // 28×28 bytes, what the network sees; null: nothing
 let drawing = { strokes: [], photo: null }; // a value: whatever changes makes a new one, and the old one goes to `past`
 let past = [];
 let stroke = null; // the one that grows
@@ -247,12 +248,12 @@ function answer() {
   if (!drawing.photo && !drawing.strokes.length) {
     return show(null, "Nothing drawn yet", "Large or small, anywhere on the paper.");
   }
-  const image = preprocess(drawing.photo ? drawing.photo.picture : inkedPicture(drawing.strokes));
-  if (image === null) {
+  const found = preprocess(drawing.photo ? drawing.photo.picture : inkedPicture(drawing.strokes));
+  if (found === null) {
     return show(null, "No ink found", "One digit is wanted, clearly darker or lighter than its paper.");
   }
-  const result = judge(network, runNetwork(network, image));
-  showImage(image);
+  const result = judge(network, runNetwork(network, found));
+  showImage(found);
   if (result.rejected) {
     return show(result, "No digit", `Closest to ${result.digit}, but not close enough.`);
   }
@@ -281,14 +282,22 @@ function show(result, verdict, detail) {
     bar.querySelector(".fill").style.transform = `translateX(${100 * (score - 1)}%)`;
     bar.lastElementChild.textContent = result === null ? "" : percent(score);
   });
-  if (result === null) showImage([]);
+  if (result === null) showImage(null);
   return accepted ? `${result.digit}, ${verdict}.` : `${verdict}. ${detail}`;
 }
 
-function showImage(image) {
-  const context = element("seen").getContext("2d");
-  const pixels = context.createImageData(SIDE, SIDE); // transparent
-  image.forEach((level, at) => pixels.data.set([level, level, level, 255], 4 * at));
+/** What the network sees; whoever explains the answer listens for its change. */
+function showImage(next) {
+  image = next;
+  paint("seen", image ?? [], (level) => [level, level, level, 255]);
+  element("seen").dispatchEvent(new Event("change"));
+}
+
+/** 28×28 values on a canvas, each in the colour RGBA that it stands for; without values it is transparent. */
+function paint(id, values, colourOf) {
+  const context = element(id).getContext("2d");
+  const pixels = context.createImageData(SIDE, SIDE);
+  values.forEach((value, at) => pixels.data.set(colourOf(value, at), 4 * at));
   context.putImageData(pixels, 0, 0);
 }
 
