@@ -50,7 +50,7 @@ ablations: $(VENV)/installed  ## what the documents only wonder about -> results
 documents: $(VENV)/installed  ## the pages on the five documents -> docs/documents
 	$(BIN)/python -m docs.documents
 
-readme: $(VENV)/installed  ## the pictures and captures of README.md, made again
+readme: $(VENV)/installed-serve  ## the pictures and captures of README.md, made again
 	$(BIN)/python -m docs.readme
 
 $(VENV)/python:

@@ -4,13 +4,19 @@ Trains tiny-10k once with the default command (about two minutes), then replaces
 markers and the pictures in docs/pictures. Needs MNIST.
 """
 
+import io
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.text import Text
 
 from benchmarks.measure import fill
 from docs.browser.writing import page_picture
@@ -24,6 +30,7 @@ from tinydigits.reports.tables import percent
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
+_COLUMNS = 80
 TINYDIGITS = [sys.executable, "-m", "tinydigits"]
 
 
@@ -38,6 +45,7 @@ def main() -> None:
             "documented": documented_table(),
             "export": _capture(["export", "tiny-10k", "--to", "c", "--int8"], Path(parent)),
             "inference": _evidence_table("inference"),
+            "serve": _evidence_table("serve"),
             "figures": _evidence_table("loop"),
             "proof": _lucky_seed(),
             "verdicts": _verdict_table(),
@@ -46,9 +54,14 @@ def main() -> None:
         run = Path(parent) / "runs" / "tiny-10k-001"
         _capture(["evaluate", str(run)], Path(parent))
         _capture(["export", "tiny-10k", "--to", "html"], Path(parent))
-        page_picture(Path(parent) / "exports" / "tiny-10k-html" / "tiny-10k.html", PICTURES / "page.png")
+        page_picture(Path(parent) / "exports" / "tiny-10k-html" / "tiny-10k.html", PICTURES / "page.png", digit=3)
+        study = ROOT / "results" / "proofs" / "layered-19k-improved-layered-19k.json"
+        _capture(["report", str(study), "--out", "report.html"], Path(parent))
+        page_picture(Path(parent) / "report.html", PICTURES / "report.png")
         for name in ("curve.png", "mistakes.png"):
             shutil.copy(run / name, PICTURES / name)
+    _served_picture(PICTURES / "serve.png")
+    _terminal_picture(["models"], PICTURES / "terminal.svg")
     test = load_dataset("mnist").test
     rows = [[i for i, label in enumerate(test.labels) if label == digit][:4] for digit in range(10)]
     indices = [row[k] for k in range(4) for row in rows]
@@ -68,6 +81,28 @@ def _capture(arguments: list[str], directory: Path) -> str:
     )
     lines = "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines())
     return f"```text\n$ tinydigits {' '.join(arguments)}\n{lines}\n```"
+
+
+def _terminal_picture(arguments: list[str], picture: Path) -> None:
+    """What a terminal shows for a command, in its colours."""
+    environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(_COLUMNS)}
+    done = subprocess.run([*TINYDIGITS, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    console = Console(record=True, width=_COLUMNS, file=io.StringIO())
+    console.print(Text.from_ansi(done.stdout.rstrip("\n")))
+    svg = console.export_svg(title=f"tinydigits {' '.join(arguments)}", unique_id="terminal")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # fonts from elsewhere; any monospaced one does
+    picture.write_text(svg, encoding="utf-8")
+
+
+def _served_picture(picture: Path) -> None:
+    """The server's page, reading a written 7."""
+    command = [*TINYDIGITS, "serve", "--port", "0", "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            page_picture(server.stdout.readline().split()[0], picture, digit=7)
+        finally:
+            server.terminate()
 
 
 def _zoo_table() -> str:

@@ -39,12 +39,13 @@ def write(browser: Chromium, digit: int, *, kind: str = "mouse", size: float = 0
             browser.stroke(points, kind=kind)
 
 
-def page_picture(page: Path, picture: Path) -> None:
-    """The picture for README.md: an exported page in a window of 1280×800, light, that reads a written 3."""
+def page_picture(page: Path | str, picture: Path, digit: int | None = None) -> None:
+    """A picture for README.md: a page in a window of 1280×800, light; with a written digit if one is named."""
     with chromium() as browser:
         browser.window(1280, 800)
         browser.media({"prefers-color-scheme": "light", "prefers-reduced-motion": "reduce"})
         browser.open(page)
-        write(browser, 3)
+        if digit is not None:
+            write(browser, digit)
         browser.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         browser.screenshot(picture)
