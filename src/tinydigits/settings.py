@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from tinydigits.errors import ConfigError
 
@@ -37,8 +37,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 def build(kind: type[_Settings], values: Mapping[str, Any], source: str, prefix: str = "") -> _Settings:
     """A frozen dataclass from plain data; `source` names the file in error messages, `prefix` the table in it.
 
-    Fields are whole numbers, numbers, texts, booleans, lists of texts (tuples), such dataclasses, or one of these
-    and None.
+    Fields are whole numbers, numbers, texts, booleans, such dataclasses, lists (tuples) of texts or of such
+    dataclasses, or one of these and None.
 
     Raises:
         ConfigError: a key is unknown or missing, or a value has the wrong type.
@@ -90,9 +90,7 @@ def _convert(hint: Any, value: Any, source: str, name: str) -> Any:
             raise ConfigError(f"{source}: {name} = {value!r}: it is a table of settings.")
         return build(hint, value, source, name + ".")  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            raise ConfigError(f"{source}: {name} = {value!r}: it is a list of texts.")
-        return tuple(value)
+        return _convert_list(get_args(hint)[0], value, source, name)
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     allowed = [t for t in words if t is hint or t in getattr(hint, "__args__", ())] or [str]
     if value is None and type(None) in getattr(hint, "__args__", ()):
@@ -104,3 +102,10 @@ def _convert(hint: Any, value: Any, source: str, name: str) -> Any:
     if not isinstance(value, tuple(allowed)):
         raise ConfigError(f"{source}: {name} = {value!r}: it is {words[allowed[0]]}.")
     return value
+
+
+def _convert_list(kind: Any, value: Any, source: str, name: str) -> tuple[Any, ...]:
+    tables = dataclasses.is_dataclass(kind)
+    if not isinstance(value, list | tuple) or not all(tables or isinstance(item, str) for item in value):
+        raise ConfigError(f"{source}: {name} = {value!r}: it is a list of {'tables' if tables else 'texts'}.")
+    return tuple(_convert(kind, item, source, f"{name}[{i}]") if tables else item for i, item in enumerate(value))

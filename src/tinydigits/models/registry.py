@@ -24,11 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tinydigits.errors import ModelError, UnknownModelError
+from tinydigits.models.design import build_design, load_design
 from tinydigits.settings import nearest
 
 Builder = Callable[..., nn.Module]
 Build = TypeVar("Build", bound=Builder)
 
+_DESIGN = ".toml"
 _ZOO = ("tinydigits.models.documented", "tinydigits.models.tiny")
 
 
@@ -110,7 +112,9 @@ def register(*, documented: Claim | None = None, goal: Claim | None = None) -> C
 
 
 def create_model(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
-    """Build a model: of the zoo (`plain-9k` or `plain_9k`), or the user's own, run as their code (`net.py:Net`).
+    """Build a model: of the zoo (`plain-9k` or `plain_9k`), or the user's own.
+
+    Their code (`net.py:Net`) is run, their design (`net.toml`, see design.py) is built.
 
     Args:
         name: The model, with options of its function if wanted (`blocks-19k+n-channels=16`).
@@ -123,7 +127,7 @@ def create_model(name: str, pretrained: bool = False, **options: Any) -> nn.Modu
     Raises:
         UnknownModelError: there is no such model.
         ModelError: the user's file does not import, or holds no such network; or the option does not exist.
-        ConfigError: the option's value is out of range.
+        ConfigError: the option's value is out of range, or the design is not valid.
         WeightsError: `pretrained` is asked for and no weights are shipped, or they do not fit.
     """
     name = canonical_name(name)
@@ -132,7 +136,7 @@ def create_model(name: str, pretrained: bool = False, **options: Any) -> nn.Modu
             raise ModelError(
                 f"{name}: a model of your own is called without arguments and has no shipped weights. Omit them."
             )
-        return _users_model(name)
+        return _designed(name) if name.endswith(_DESIGN) else _users_model(name)
     base, named = _parse(name)
     build = _zoo()[base][0]
     _check_options(base, options)
@@ -218,7 +222,7 @@ def model_claim(name: str) -> Claim | None:
 
 
 def code_sha256(name: str) -> str | None:
-    """SHA-256 of the file that a user's `net.py:Net` is in; None for a model of the zoo.
+    """SHA-256 of the file that a user's own model is in; None for a model of the zoo.
 
     Raises:
         UnknownModelError: there is no such model.
@@ -236,18 +240,22 @@ def _zoo() -> dict[str, tuple[Builder, Claim | None]]:
 
 
 def is_users_own(name: str) -> bool:
-    """Whether a name is of the form `net.py:Net`, and so no name of the zoo."""
-    return ".py:" in name
+    """Whether a name is of the form `net.py:Net` or `net.toml`, and so no name of the zoo."""
+    return ".py:" in name or name.endswith(_DESIGN)
 
 
 def _users_file(name: str) -> Path:
-    file = name.rpartition(":")[0]
+    file = name if name.endswith(_DESIGN) else name.rpartition(":")[0]
     path = Path(file).resolve()
     if not path.is_file():
         raise ModelError(
             f"{name}: there is no file {file}. Give its path from the current directory, or an absolute one."
         )
     return path
+
+
+def _designed(name: str) -> nn.Module:
+    return build_design(load_design(_users_file(name)))
 
 
 def _users_model(name: str) -> nn.Module:

@@ -1,0 +1,232 @@
+"""A network as data: blocks of a convolution, a pool, batch norm and ReLU, one after the other, and a head.
+
+What a design costs is calculated from its numbers, and only what fits need ever be built. A `.toml` file with a design
+is accepted wherever a model is named:
+
+    dropout = 0.02                # before the head
+    head = "global"               # average of each map, or "flatten"; then a linear layer
+
+    [[blocks]]
+    channels = 8
+
+    [[blocks]]
+    channels = 12
+    pool = "max"
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from tinydigits.errors import ConfigError
+from tinydigits.models.footprint import FormatBytes
+from tinydigits.models.layers import Dropout
+from tinydigits.settings import between, build, one_of, read_settings
+
+_POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+POOLS = ("none", *_POOLS)
+HEADS = ("global", "flatten")
+CLASSES = 10
+_SIDE = 28
+_WIDEST = 1024  # channels; more is a slip of the keyboard
+_MOST_TIMES = 8
+_POOL = 2  # side and stride of a pool
+_WORD_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Block:
+    """A convolution with stride 1 and without bias, then a pool (2×2) if wanted, batch norm and ReLU.
+
+    `padding`: zeros around the map, so that it keeps its size. `separable`: the convolution acts on each channel alone
+    and a 1×1 convolution mixes them (Sifre 2014). `times`: the same weights are used so often, each time with a batch
+    norm of its own, the pool after the last; the block's input then has as many channels as its output.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    channels: int
+    kernel: int = 3
+    padding: bool = False
+    separable: bool = False
+    times: int = 1
+    pool: Literal["none", "max", "average"] = "none"
+
+    def __post_init__(self) -> None:
+        between("channels", self.channels, 1, _WIDEST)
+        between("kernel", self.kernel, 1, _SIDE)
+        between("times", self.times, 1, _MOST_TIMES)
+        one_of("pool", self.pool, POOLS)
+        if self.padding and self.kernel % 2 == 0:
+            raise ConfigError(f"kernel = {self.kernel}: only with an odd one does padding keep a map's size. Take 3.")
+
+
+@dataclass(frozen=True)
+class Use:
+    """A use of a block's weights, the first or another, and the sides of the maps on its way; all are square."""
+
+    block: Block
+    first: bool
+    in_channels: int
+    side: int
+    convolved_side: int
+    out_side: int
+
+
+@dataclass(frozen=True)
+class Design:
+    """Blocks, dropout before the head, and the head.
+
+    Raises:
+        ConfigError: there is no block, a value is out of range, or a map would become too small.
+    """
+
+    blocks: tuple[Block, ...]
+    head: Literal["global", "flatten"] = "global"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ConfigError("a design has at least one block. Add [[blocks]] with channels = 8.")
+        one_of("head", self.head, HEADS)
+        between("dropout", self.dropout, 0, 1, top_open=True)
+        for _ in self.uses():
+            pass
+
+    def uses(self) -> Iterator[Use]:
+        """Every use of a block's weights, in order.
+
+        Raises:
+            ConfigError: a map is smaller than the window that reads it, or a repeated block changes the channels.
+        """
+        channels, side = 1, _SIDE
+        for place, block in enumerate(self.blocks):
+            here = f"blocks[{place}]: "
+            if block.times > 1 and block.channels != channels:
+                raise ConfigError(
+                    f"{here}channels = {block.channels} after {channels}, used {block.times} times: weights that are "
+                    f"used again take as many channels as they give. Take {channels}, or times = 1."
+                )
+            for use in range(block.times):
+                convolved = side if block.padding else side - block.kernel + 1
+                pooled = convolved // _POOL if block.pool != "none" and use == block.times - 1 else convolved
+                if pooled < 1:
+                    raise ConfigError(
+                        f"{here}a map of {side}×{side} is too small for it. Leave out a pool or a block before it, or "
+                        "set padding = true."
+                    )
+                yield Use(block, use == 0, channels, side, convolved, pooled)
+                channels, side = block.channels, pooled
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a design takes: see inspect.py for parameters and MACs, footprint.py for the bytes."""
+
+    parameters: int
+    macs: int
+    weight_bytes: FormatBytes
+    activation_bytes: FormatBytes
+
+
+def design_cost(design: Design) -> Cost:
+    """The cost, without building the network."""
+    parameters = macs = weights = biases = peak = 0
+    channels, side = 1, _SIDE
+    for use in design.uses():
+        into, out, positions = use.in_channels, use.block.channels, use.convolved_side**2
+        spatial = use.block.kernel**2 * into * (1 if use.block.separable else out)
+        mixing = into * out if use.block.separable else 0
+        macs += (spatial + mixing) * positions
+        parameters += 2 * out  # batch norm
+        if use.first:
+            parameters += spatial + mixing
+            weights += spatial + mixing
+            biases += out + (into if use.block.separable else 0)
+        if use.block.separable:
+            peak = max(peak, into * (use.side**2 + positions), (into + out) * positions)
+        else:
+            peak = max(peak, into * use.side**2 + out * positions)
+        if use.out_side != use.convolved_side:
+            peak = max(peak, out * (positions + use.out_side**2))
+        channels, side = out, use.out_side
+    features = channels * side * side
+    if design.head == "global":
+        peak = max(peak, features + channels)
+        features = channels
+    head = features * CLASSES
+    peak = max(peak, features + CLASSES)
+    numbers = weights + head + biases + CLASSES
+    return Cost(
+        parameters=parameters + head + CLASSES,
+        macs=macs + head,
+        weight_bytes=FormatBytes(float32=_WORD_BYTES * numbers, int8=weights + head + _WORD_BYTES * (biases + CLASSES)),
+        activation_bytes=FormatBytes(float32=_WORD_BYTES * peak, int8=peak),
+    )
+
+
+def build_design(design: Design) -> nn.Sequential:
+    """The network: [N, 1, 28, 28] → [N, 10] logits, in training mode. Weights follow torch's global seed."""
+    layers: list[nn.Module] = []
+    convolution: list[nn.Module] = []
+    channels, side = 1, _SIDE
+    for use in design.uses():
+        if use.first:
+            convolution = _convolution(use.block, use.in_channels)
+        pooled = [_POOLS[use.block.pool](_POOL)] if use.out_side != use.convolved_side else []
+        channels, side = use.block.channels, use.out_side
+        layers += [*convolution, *pooled, nn.BatchNorm2d(channels), nn.ReLU()]
+    if design.dropout:
+        layers.append(Dropout(design.dropout))
+    if design.head == "global":
+        layers.append(nn.AdaptiveAvgPool2d(1))
+        side = 1
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * side * side, CLASSES))
+
+
+def _convolution(block: Block, into: int) -> list[nn.Module]:
+    padding = block.kernel // 2 if block.padding else 0
+    if not block.separable:
+        return [nn.Conv2d(into, block.channels, block.kernel, padding=padding, bias=False)]
+    return [
+        nn.Conv2d(into, into, block.kernel, padding=padding, groups=into, bias=False),
+        nn.Conv2d(into, block.channels, 1, bias=False),
+    ]
+
+
+def load_design(path: Path) -> Design:
+    """The design in a `.toml` file.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no valid design.
+    """
+    values = read_settings(path)
+    try:
+        return build(Design, values, str(path))
+    except ConfigError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def design_toml(design: Design) -> str:
+    """The text of such a file; what is as usual is left out."""
+    usual, lines = asdict(Block(channels=1)), []
+    if design.dropout:
+        lines.append(f"dropout = {design.dropout}")
+    lines.append(f'head = "{design.head}"')
+    for block in design.blocks:
+        lines += ["", "[[blocks]]"]
+        values: dict[str, Any] = {k: v for k, v in asdict(block).items() if k == "channels" or v != usual[k]}
+        lines += [f"{key} = {_toml_value(value)}" for key, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: bool | int | str) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else str(value)
