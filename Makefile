@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test serve check format benchmark-loop benchmark-studies benchmark-coverage benchmark-inference benchmark-serve proofs ablations documents readme clean
+.PHONY: train test serve check format benchmark-loop benchmark-studies benchmark-coverage benchmark-inference benchmark-serve proofs ablations documents readme docs clean
 
 train: $(VENV)/installed  ## train the default network; makes the environment first
 	$(BIN)/tinydigits train
@@ -53,6 +53,11 @@ documents: $(VENV)/installed  ## the pages on the five documents -> docs/documen
 readme: $(VENV)/installed-serve  ## the pictures and captures of README.md, made again
 	$(BIN)/python -m docs.readme
 
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/installed-docs  ## the site -> site/, without a network; open site/index.html
+	$(BIN)/python -m docs.commands
+	$(BIN)/python -m mkdocs build --strict
+
 $(VENV)/python:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
@@ -69,9 +74,13 @@ $(VENV)/installed-serve: $(VENV)/installed
 	$(INSTALL) --editable '.[serve]'
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(INSTALL) --editable '.[docs]'
+	touch $@
+
 $(VENV)/installed-bench: $(VENV)/installed-dev
 	$(INSTALL) emx-onnx-cgen==1.4.0
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

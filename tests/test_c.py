@@ -346,7 +346,7 @@ def test_without_a_compiler_the_error_says_so(tmp_path: Path, monkeypatch: pytes
     write_c(shipped("int8"), tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    with pytest.raises(ExportError, match=r"No C compiler.*Install gcc"):
+    with pytest.raises(ToolMissingError, match=r"No C compiler.*Install gcc"):
         run_c(tmp_path, digits()[:1])
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.networks import digits, odd_graphs, odd_int8_graph, zoo_graph
 from tinydigits.data.preprocess import preprocess
-from tinydigits.errors import BlankPictureError, ExportError, StorageError
+from tinydigits.errors import BlankPictureError, ExportError, StorageError, ToolMissingError
 from tinydigits.models.registry import list_models
 from tinydigits.shipping import graph as reference
 from tinydigits.shipping import int8
@@ -279,7 +279,7 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
 def test_without_node_a_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = write_html(odd_graph(), tmp_path / "page.html", {})
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ExportError, match=r"^Node\.js is not on the PATH.* Install nodejs\.$"):
+    with pytest.raises(ToolMissingError, match=r"^Node\.js is not on the PATH.* Install nodejs\.$"):
         run_javascript(page, digits()[:1])
 
 

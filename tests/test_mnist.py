@@ -3,6 +3,7 @@ import functools
 import gzip
 import hashlib
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -299,8 +300,13 @@ def test_two_processes_that_fetch_at_once_end_with_one_good_copy(
     address = mirrors.serve(write(tmp_path / "mirror", small))
     files = json.dumps([(file.name, file.size_bytes, file.sha256) for file in mnist.FILES])
     command = [sys.executable, "-c", FETCH, address, str(tmp_path / "data"), files]
-    processes = [subprocess.Popen(command) for _ in range(2)]
-    assert [process.wait() for process in processes] == [0, 0]
+    for _ in range(5):  # on a busy machine one may be done before the other has begun
+        processes = [subprocess.Popen(command) for _ in range(2)]
+        assert [process.wait() for process in processes] == [0, 0]
+        if len(mirrors.asked) > 4:
+            break
+        shutil.rmtree(tmp_path / "data")
+        mirrors.asked.clear()
     assert {path.name for path in (tmp_path / "data").iterdir()} == {f"{name}.gz" for name in small}
     assert len(load_mnist(tmp_path / "data").train) == 200
     assert len(mirrors.asked) > 4  # both did download

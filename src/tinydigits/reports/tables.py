@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+_VERDICT_STYLES = {"met": "green", "plausible": "yellow", "failed": "bold red", "not judged": "dim"}
+
 
 def percent(share: float | None, decimals: int = 2) -> str:
     """A share in [0, 1] as the screen shows it; a dash for None."""
@@ -256,14 +258,47 @@ def zoo_table(rows: Sequence[Mapping[str, Any]]) -> FittingTable:
     return FittingTable(columns)
 
 
+def records_table(rows: Sequence[Mapping[str, Any]]) -> FittingTable:
+    """Studies and runs.
+
+    Args:
+        rows: `{path, model, recipe, data, protocol, parameters, epochs, n, mean, sd, lower_bound, time_seconds,
+            judgements}`; of the judgements `{budget, verdict}` the budget may be None.
+    """
+    digits = [f"{row['data']}, {'test' if row['protocol'] == 'final' else 'held-out'}" for row in rows]
+    spreads = ["" if row["sd"] is None else f" ± {_points(row['sd'], 3)}" for row in rows]
+    accuracies = [percent(row["mean"], 3) + spread for row, spread in zip(rows, spreads, strict=True)]
+    columns = (
+        _Column("study or run", [Text(row["path"]) for row in rows], 0, "left"),
+        _Column("accuracy", accuracies, 1, style="bold"),
+        _Column("verdict", [_judgements_text(row["judgements"]) for row in rows], 2, "left"),
+        _Column("95 % lower\nbound", [percent(row["lower_bound"], 3) for row in rows], 3),
+        _Column("params", [f"{row['parameters']:,}" for row in rows], 4),
+        _Column("judged by", [Text(text) for text in digits], 5, "left"),
+        _Column("n", [f"{row['n']:,}" for row in rows], 6),
+        _Column("epochs", [f"{row['epochs']:,}" for row in rows], 7),
+        _Column("recipe", [Text(row["recipe"]) for row in rows], 8, "left"),
+        _Column("model", [Text(row["model"]) for row in rows], 9, "left"),
+        _Column("time", [duration(row["time_seconds"]) for row in rows], 10),
+    )
+    return FittingTable(columns)
+
+
+def _judgements_text(judgements: Sequence[Mapping[str, Any]]) -> Text:
+    text = Text()
+    for number, found in enumerate(judgements):
+        text.append(", " if number else "").append(found["verdict"], _VERDICT_STYLES[found["verdict"]])
+        text.append(f" ({found['budget']})" if found["budget"] else "", "dim")
+    return text if judgements else Text("–")
+
+
 def _points(share: float | None, decimals: int) -> str:
     return "–" if share is None else f"{100 * share:.{decimals}f}"
 
 
 def clause_table(clauses: Sequence[Mapping[str, Any]]) -> Table:
     """A budget's clauses, each with its verdict and the sentence that explains it."""
-    styles = {"met": "green", "plausible": "yellow", "failed": "bold red", "not judged": "dim"}
     table = Table("verdict", "clause", box=box.SIMPLE_HEAD, pad_edge=False)
     for clause in clauses:
-        table.add_row(Text(clause["verdict"], style=styles[clause["verdict"]]), Text(clause["sentence"]))
+        table.add_row(Text(clause["verdict"], style=_VERDICT_STYLES[clause["verdict"]]), Text(clause["sentence"]))
     return table
