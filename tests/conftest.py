@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from docs.browser.chromium import Chromium, chromium
 from tinydigits.data.dataset import DigitData
 from tinydigits.data.mnist import load_mnist
 
@@ -73,3 +74,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small file system takes root and the right to mount")
     yield place
     subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Chromium]:
+    """A headless Chromium, without a page yet."""
+    with chromium() as browser:
+        yield browser

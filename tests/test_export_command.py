@@ -70,7 +70,7 @@ def test_an_old_parity_does_not_outlive_its_files(here: Path, capsys: pytest.Cap
     ("arguments", "sentence"),
     [
         (["export", "plain-11k", "--to", "c"], "is no model of the zoo"),
-        (["export", "net.py:Net", "--to", "c"], "is code without weights"),
+        (["export", "net.py:Net", "--to", "c"], "is a network without weights"),
         (["export", "plain-9k+padding=1", "--to", "c"], "no weights are shipped for it"),
         ([*EXPORT, "--to", "c", "--out", "file/below"], "cannot be written to"),
     ],

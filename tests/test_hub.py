@@ -20,6 +20,7 @@ from tests.networks import digits
 from tinydigits.cli.main import main
 from tinydigits.data.normalise import normalise
 from tinydigits.evaluation.predictions import predict_logits
+from tinydigits.models.design import Block, Design, design_toml
 from tinydigits.shipping.hub import load_hub, run_hub
 
 ROOT = Path(__file__).parent.parent
@@ -96,27 +97,39 @@ def test_the_code_in_the_card_runs(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert capsys.readouterr().out.strip() == str(td.load_dataset("optdigits").train.labels[0])
 
 
-def test_a_network_of_ones_own_takes_its_file_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (
+            "net.py:Net",  # a sigmoid cannot be folded, which no one needs here
+            "from torch import nn\n\nclass Net(nn.Sequential):\n    def __init__(self):\n"
+            "        super().__init__(nn.Flatten(), nn.Linear(784, 16), nn.Sigmoid(), nn.Linear(16, 10))\n",
+        ),
+        ("net.toml", design_toml(Design((Block(4, pool="max"),)))),
+    ],
+)
+def test_a_network_of_ones_own_takes_its_file_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, text: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "net.py").write_text(
-        "from torch import nn\n\nclass Net(nn.Sequential):\n    def __init__(self):\n"
-        "        super().__init__(nn.Flatten(), nn.Linear(784, 16), nn.Sigmoid(), nn.Linear(16, 10))\n"
-    )  # a sigmoid cannot be folded, which no one needs here
+    file = tmp_path / "mine" / model.partition(":")[0]
+    file.write_text(text)
     data = ["--data", "optdigits"]
-    assert main(["train", "mine/net.py:Net", *data, "--epochs", "1", "--quiet", "--out", "run"]) == 0
+    assert main(["train", f"mine/{model}", *data, "--epochs", "1", "--quiet", "--out", "run"]) == 0
     assert main(["export", "run", "--to", "hub", *data, "--out", "hub"]) == 0
-    (tmp_path / "mine" / "net.py").unlink()
+    file.unlink()
     parity = json.loads((tmp_path / "hub" / "parity.json").read_text())
     assert parity["verdict"] == "passed"
-    model, card = load_hub(tmp_path / "hub")
-    assert card.model == "net.py:Net"
-    assert model(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
-    text = (tmp_path / "hub" / "README.md").read_text()
-    assert "license:" not in text
-    assert "# Net" in text
+    network, card = load_hub(tmp_path / "hub")
+    assert card.model == model
+    assert network(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+    readme = (tmp_path / "hub" / "README.md").read_text()
+    assert "license:" not in readme
+    assert f"# {'Net' if model.endswith('Net') else 'net'}\n" in readme
+    assert f"built from `{file.name}` here" in readme
     monkeypatch.chdir(tmp_path / "hub")
-    assert td.load_model(".")[1].model == "net.py:Net"
+    assert td.load_model(".")[1].model == model
 
 
 def test_int8_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

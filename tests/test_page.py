@@ -16,8 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from docs.browser.chromium import Chromium, chromium, find_chromium
+from docs.browser.chromium import Chromium, find_chromium
 from docs.browser.writing import page_picture, write
+from tests.browsing import CONTRAST, assert_quiet, text
 from tinydigits.data.dataset import DigitData
 from tinydigits.data.preprocess import preprocess
 from tinydigits.data.sources import load_dataset
@@ -54,12 +55,6 @@ def page(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_html(graph, tmp_path_factory.mktemp("page") / "a page.html", FACTS)
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Chromium]:
-    with chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
 def browser(running: Chromium, page: Path) -> Iterator[Chromium]:
     """With the page open in a desktop window; at the end it must have complained of nothing and asked for nothing."""
@@ -67,17 +62,6 @@ def browser(running: Chromium, page: Path) -> Iterator[Chromium]:
     running.open(page)
     yield running
     assert_quiet(running)
-
-
-def assert_quiet(browser: Chromium) -> None:
-    asked = [event["request"]["url"] for event in browser.events_of("Network.requestWillBeSent")]
-    assert all(url.startswith(("file:", "data:", "blob:")) for url in asked), asked
-    for kind in ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"):
-        assert browser.events_of(kind) == []
-
-
-def text(browser: Chromium, name: str) -> str:
-    return str(browser.run(f"document.getElementById({json.dumps(name)}).innerText")).replace("\u00a0", " ")
 
 
 def answer(browser: Chromium) -> str:
@@ -488,21 +472,6 @@ def test_everything_has_a_name_and_a_role(browser: Chromium) -> None:
     assert {"main", "status", "list", "alert"} <= {role for role, _ in found}
     items = [node for node in nodes if node["role"].get("value") == "listitem"]
     assert len(items) == 10
-
-
-CONTRAST = """(() => {
-  const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (e) => { for (; e; e = e.parentElement) {
-    const colour = parse(getComputedStyle(e).backgroundColor); if (colour.length < 4 || colour[3]) return colour; } };
-  const found = {};
-  for (const e of document.querySelectorAll('body *')) {
-    if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()) || e.tagName.endsWith('SCRIPT')) continue;
-    const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))];
-    found[(e.id || e.className || e.tagName) + ' ' + e.innerText] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  }
-  return found; })()"""
 
 
 @pytest.mark.parametrize("dark", [False, True])

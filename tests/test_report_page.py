@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from docs.browser.chromium import Chromium, chromium, find_chromium
+from docs.browser.chromium import Chromium, find_chromium
+from tests.browsing import CONTRAST, assert_quiet
 from tests.reporting import small_study
-from tests.test_page import assert_quiet
 from tinydigits.cli.main import main
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="needs Chromium")
@@ -31,12 +31,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         found[name] = place / f"{name}.html"
         assert main(["report", *map(str, sources), "--out", str(found[name])]) == 0
     return found
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Chromium]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(params=["study", "run", "comparison"])
@@ -69,28 +63,6 @@ def test_charts_can_be_read_on_a_phone(browser: Chromium) -> None:
     browser.window(390, 844, touch=True)
     heights = browser.run("[...document.querySelectorAll('svg text')].map(e => e.getBoundingClientRect().height)")
     assert min(heights) >= 10
-
-
-CONTRAST = """(() => {
-  const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (e) => { for (; e; e = e.parentElement) {
-    const colour = parse(getComputedStyle(e).backgroundColor); if (colour.length < 4 || colour[3]) return colour; } };
-  const found = {};
-  for (const e of document.querySelectorAll('body *')) {
-    if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) continue;
-    const style = getComputedStyle(e), ink = e.closest('svg') ? style.fill : style.color;
-    const [a, b] = [light(parse(ink)), light(ground(e))];
-    found[e.tagName + '.' + e.getAttribute('class') + ' ' + e.textContent.slice(0, 40)] =
-      (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  }
-  for (const e of document.querySelectorAll('.line, .dot, .bar:not(.ground), .target')) {
-    const style = getComputedStyle(e), ink = e.matches('.line, .target') ? style.stroke : style.fill;
-    const [a, b] = [light(parse(ink)), light(ground(e))];
-    found['3: ' + e.getAttribute('class')] = 1.5 * (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  }
-  return found; })()"""
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from tinydigits.models.weights import load_model, save_weights
 from tinydigits.shipping.graph import Graph
 from tinydigits.shipping.predict import answer_pictures, load_predictor, predict, read_picture
 from tinydigits.shipping.serve.options import Options
+from tinydigits.shipping.serve.server import _bind
 from tinydigits.shipping.store import load_graph, packaged_graph
 
 INFER = "/v2/models/tiny-10k/infer"
@@ -399,6 +401,13 @@ def test_odd_options_are_refused(values: dict[str, Any], error: type[Exception])
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     whole = [sys.executable, "-m", "tinydigits", "serve", *words]
     return subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_an_answer_never_waits_for_an_acknowledgement() -> None:
+    with _bind(Options("tiny-10k", port=0)) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_what_cannot_be_served_is_said_in_a_sentence(served: Served) -> None:

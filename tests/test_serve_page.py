@@ -10,8 +10,9 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
-from docs.browser.chromium import Chromium, chromium, find_chromium
+from docs.browser.chromium import Chromium, find_chromium
 from docs.browser.writing import write
+from tests.browsing import assert_quiet, text
 from tests.serving import Served, digits, serving
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="needs Chromium")
@@ -23,30 +24,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Chromium]:
-    with chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
 def browser(running: Chromium, served: Served) -> Iterator[Chromium]:
     """With the page open; at the end it must have complained of nothing and asked no other host."""
     running.window(1280, 800)
     running.open(home(served))
     yield running
-    asked = [event["request"]["url"] for event in running.events_of("Network.requestWillBeSent")]
-    assert all(url.startswith((home(served), "data:", "blob:")) for url in asked), asked
-    for kind in ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"):
-        assert running.events_of(kind) == []
+    assert_quiet(running, home(served))
 
 
 def home(served: Served) -> str:
     return f"http://127.0.0.1:{served.port}/"
-
-
-def text(browser: Chromium, name: str) -> str:
-    return str(browser.run(f"document.getElementById({json.dumps(name)}).innerText")).replace("\u00a0", " ")
 
 
 def choose(browser: Chromium, model: str) -> None:

@@ -250,7 +250,7 @@ def test_a_source_that_is_nothing_is_said(tmp_path: Path, monkeypatch: pytest.Mo
         load_model("plane-9k")
     with pytest.raises(WeightsError, match="there is no such file"):
         load_model("gone.safetensors")
-    with pytest.raises(WeightsError, match="code without weights"):
+    with pytest.raises(WeightsError, match="a network without weights"):
         load_model("net.py:Net")
 
 

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import subprocess
 
 from tinydigits.errors import ToolMissingError
 
@@ -26,6 +27,12 @@ def find_compiler(purpose: str) -> list[str]:
     raise ToolMissingError(
         f"No C compiler is on the PATH (cc, gcc, clang), and {purpose} with one. Install gcc, or name yours in CC."
     )
+
+
+def complaint(program: str, done: subprocess.CompletedProcess[bytes]) -> str:
+    """What a program that failed has said, or that it said nothing."""
+    said = (done.stderr or done.stdout).decode(errors="replace").strip()
+    return said or f"{program} ended with status {done.returncode} and said nothing."
 
 
 def _named_compiler(named: str, purpose: str) -> list[str]:

@@ -13,6 +13,13 @@ from typing import Any
 from tinydigits.errors import StorageError
 
 
+def user_cache() -> Path:
+    """Where this user's downloads, and what is made from them, lie; it may not exist yet."""
+    import pooch  # whoever only writes files does without it
+
+    return Path(pooch.os_cache("tinydigits"))
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, flush it to the disk, and rename it into place.
 

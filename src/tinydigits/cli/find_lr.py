@@ -46,7 +46,7 @@ def find_learning_rate(arguments: argparse.Namespace) -> int:
         **asdict(suggestion),
         "recipe_learning_rate": config.recipe.optimizer.learning_rate,
         "trials": [asdict(trial) for trial in trials],
-        "environment": environment(),
+        "environment": environment(config.kernels),
         "run_dir": str(directory),
     }
     range_curve(document["trials"], suggestion.learning_rate, suggestion.at_lowest, directory / "learning_rate.png")

@@ -232,7 +232,7 @@ def _draw(training: "Run") -> None:
     epochs = [epoch.as_dict() for epoch in training.state.epochs]
     training_curve(epochs, training.directory.path / "curve.png", judged_by)
     if pictures := preview_augmentation(training):
-        augmentation_preview(*pictures, training.directory.path / "augmentation.png")
+        augmentation_preview(pictures.originals, pictures.augmented, training.directory.path / "augmentation.png")
 
 
 def _open_board(training: "Run") -> "SummaryWriter":

@@ -6,8 +6,10 @@ Flips are not offered: a mirrored 2, 5 or 7 is no digit, and a 6 turned over is 
 import math
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tinydigits.errors import ConfigError
@@ -53,6 +55,24 @@ class Augmentation:
         return any(getattr(self, field.name) for field in fields(self) if field.name in _LIMITS)
 
 
+@dataclass(frozen=True, eq=False)
+class Variants:
+    """Digits uint8 [D, 28, 28], and augmented variants of each, uint8 [D, K, 28, 28]."""
+
+    originals: NDArray[np.uint8]
+    augmented: NDArray[np.uint8]
+
+
+def augmented_variants(
+    images: NDArray[np.uint8], labels: NDArray[np.uint8], augmentation: Augmentation, seed: int, count: int
+) -> Variants:
+    """The first digit of each class of images [N, 28, 28], and `count` variants of each."""
+    originals = images[[int(np.flatnonzero(labels == digit)[0]) for digit in np.unique(labels)]]
+    repeated = torch.from_numpy(originals.repeat(count, axis=0)).unsqueeze(1).float()  # [D·K, 1, 28, 28]
+    changed = augment(repeated, augmentation, torch.Generator().manual_seed(seed)).round().to(torch.uint8)
+    return Variants(originals, changed.reshape(len(originals), count, 28, 28).numpy())
+
+
 def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     """Resample float images [N, C, H, W] once through a random affine map each. Same shape and layout out.
 
@@ -73,12 +93,21 @@ def random_maps(count: int, size: int, augmentation: Augmentation, generator: to
 
     `size` is the side of the pictures, in pixels.
     """
-    draw = torch.rand(7, count, generator=generator)
-    symmetric = draw * 2 - 1
+    return affine_maps(affine_draws(count, generator), size, augmentation)
+
+
+def affine_draws(count: int, generator: torch.Generator) -> Tensor:
+    """The random numbers behind that many maps, uniform in [0, 1): [7, N], a column a map."""
+    return torch.rand(7, count, generator=generator)
+
+
+def affine_maps(draws: Tensor, size: int, augmentation: Augmentation) -> Tensor:
+    """The maps [N, 2, 3] that such numbers [7, N] stand for."""
+    symmetric = draws * 2 - 1
     angle = symmetric[0] * math.radians(augmentation.rotation_degrees)
     shear = torch.tan(symmetric[1] * math.radians(augmentation.shear_degrees))
     zoom = 1 + symmetric[2:4] * augmentation.scale
-    zoom = torch.where(draw[6] < augmentation.crop_probability, zoom * size / augmentation.crop_size, zoom)
+    zoom = torch.where(draws[6] < augmentation.crop_probability, zoom * size / augmentation.crop_size, zoom)
     shift = symmetric[4:6] * augmentation.shift_pixels * 2 / size
     cosine, sine = torch.cos(angle), torch.sin(angle)
     rows = [

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from tinydigits import storage
 from tinydigits.data.dataset import Dataset, DigitData, stratified_indices
 from tinydigits.data.idx import GZIP_MAGIC, parse_images, parse_labels, unpack
 from tinydigits.errors import DamagedDataError, DataNotFoundError, StorageError
-from tinydigits.storage import write_bytes
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",  # PyTorch's
@@ -97,7 +97,7 @@ class Place:
 
 def user_cache() -> Path:
     """Where downloads go and are found again."""
-    return Path(pooch.os_cache("tinydigits")) / "mnist"
+    return storage.user_cache() / "mnist"
 
 
 def places(data_dir: Path | None = None) -> list[Place]:
@@ -195,7 +195,7 @@ def fetch_mnist(directory: Path) -> None:
             suffix = ".gz" if content.startswith(GZIP_MAGIC) else ""
             try:
                 target.mkdir(parents=True, exist_ok=True)
-                write_bytes(target / f"{file.name}{suffix}", content)
+                storage.write_bytes(target / f"{file.name}{suffix}", content)
             except (OSError, StorageError) as error:
                 cause = error if isinstance(error, OSError) else error.__cause__
                 raise StorageError(

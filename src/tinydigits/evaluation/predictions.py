@@ -4,7 +4,8 @@ Networks return logits. Their `log_softmax` is exactly the output that the docum
 with, and ranks the digits in the same order.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,11 +29,17 @@ def predict_logits(model: nn.Module, images: Tensor, batch_size: int = 1000, wat
     The model answers in evaluation mode; afterwards every module is in the mode in which it was. `watch` goes through
     the batches, and may show how far it has come.
     """
+    with evaluating(model), torch.inference_mode():
+        return torch.cat([model(batch) for batch in watch(torch.split(images, batch_size))])
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within, the model is in evaluation mode; afterwards every module is in the mode in which it was."""
     in_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.inference_mode():
-            return torch.cat([model(batch) for batch in watch(torch.split(images, batch_size))])
+        yield
     finally:
         for module in in_training:  # one by one: a user may have frozen some of them on purpose
             module.training = True

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinydigits.errors import ModelError
+from tinydigits.evaluation.predictions import evaluating
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Saliency:
         ModelError: the network has no such map before its scores, or no gradient reaches it.
     """
     maps: list[tuple[str, Tensor]] = []
-    with _evaluating(model), _watching(model, maps), torch.enable_grad():
+    with evaluating(model), _watching(model, maps), torch.enable_grad():
         scores = model(images.clone().requires_grad_())
         # in place, a later module may have changed a map that was seen: then both names lead to the same tensor
         chosen = scores.gather(1, classes.view(-1, 1)).sum()
@@ -74,17 +75,6 @@ def _places(found: Tensor) -> int:
 
 _ENOUGH = 25  # positions: a last map of 2×2 would only say which quarter of a digit counts
 _NOTHING = "has no feature map of more than one position that its scores depend on, so Grad-CAM has nothing to weigh"
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    in_training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in in_training:  # one by one: a user may have frozen some of them on purpose
-            module.training = True
 
 
 @contextmanager

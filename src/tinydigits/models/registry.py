@@ -229,7 +229,7 @@ def code_sha256(name: str) -> str | None:
         ModelError: there is no such file.
     """
     name = canonical_name(name)
-    return hashlib.sha256(_users_file(name).read_bytes()).hexdigest() if is_users_own(name) else None
+    return hashlib.sha256(users_file(name).read_bytes()).hexdigest() if is_users_own(name) else None
 
 
 def _zoo() -> dict[str, tuple[Builder, Claim | None]]:
@@ -244,7 +244,12 @@ def is_users_own(name: str) -> bool:
     return ".py:" in name or name.endswith(_DESIGN)
 
 
-def _users_file(name: str) -> Path:
+def users_file(name: str) -> Path:
+    """The file in which a network of the user's own stands.
+
+    Raises:
+        ModelError: there is no such file.
+    """
     file = name if name.endswith(_DESIGN) else name.rpartition(":")[0]
     path = Path(file).resolve()
     if not path.is_file():
@@ -255,13 +260,13 @@ def _users_file(name: str) -> Path:
 
 
 def _designed(name: str) -> nn.Module:
-    return build_design(load_design(_users_file(name)))
+    return build_design(load_design(users_file(name)))
 
 
 def _users_model(name: str) -> nn.Module:
     """Import the user's file, call what they name, and check what it gives."""
     file, _, attribute = name.rpartition(":")
-    path = _users_file(name)
+    path = users_file(name)
     with _their_code(path):
         module = _import_file(path)
         build = getattr(module, attribute, None)

@@ -195,7 +195,7 @@ def load_model(source: str) -> tuple[nn.Module, Card]:
         raise UnknownModelError(f"{error} Nor is there a run directory of that name.") from error
     if is_users_own(name):
         raise WeightsError(
-            f"{name} is code without weights. Train it with `tinydigits train {name}`, and name the run."
+            f"{name} is a network without weights. Train it with `tinydigits train {name}`, and name the run."
         )
     model = create_model(name)
     return model.eval(), load_shipped(model, name)

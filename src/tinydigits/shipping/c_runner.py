@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydigits.compiler import NATIVE, find_compiler
+from tinydigits.compiler import NATIVE, complaint, find_compiler
 from tinydigits.errors import ExportError
 from tinydigits.shipping.c import PREPROCESSOR
 
@@ -92,10 +92,10 @@ def _run(directory: Path, main: str, source: str, flags: Sequence[str], request:
         if compiled.returncode and NATIVE in flags:
             compiled = _call([*command, *(flag for flag in flags if flag != NATIVE), *rest])
         if compiled.returncode:
-            raise ExportError(f"{file} cannot be compiled: {_complaint(command[0], compiled)}\nExport it anew.")
+            raise ExportError(f"{file} cannot be compiled: {complaint(command[0], compiled)}\nExport it anew.")
         done = _call([str(program)], request)
         if done.returncode or done.stderr:
-            raise ExportError(f"{file}: the compiled program failed: {_complaint('it', done)}\nExport it anew.")
+            raise ExportError(f"{file}: the compiled program failed: {complaint('it', done)}\nExport it anew.")
         return done.stdout
 
 
@@ -105,8 +105,3 @@ def _call(command: Sequence[str], request: bytes = b"") -> subprocess.CompletedP
     except OSError as error:  # a damaged program, or one for another machine
         reason = (error.strerror or str(error)).lower()
         raise ExportError(f"{command[0]} cannot be run: {reason}. Name a C compiler for this machine in CC.") from error
-
-
-def _complaint(program: str, done: subprocess.CompletedProcess[bytes]) -> str:
-    said = (done.stderr or done.stdout).decode(errors="replace").strip()
-    return said or f"{program} ended with status {done.returncode} and said nothing."

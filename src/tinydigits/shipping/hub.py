@@ -15,7 +15,7 @@ from torch import nn
 
 from tinydigits.data.normalise import normalise
 from tinydigits.evaluation.predictions import predict_logits
-from tinydigits.models.registry import create_model, is_users_own
+from tinydigits.models.registry import create_model, is_users_own, users_file
 from tinydigits.models.weights import FILE_NAME, Card, load_card, load_weights, packaged_weights, save_weights
 from tinydigits.shipping.export import Form
 from tinydigits.shipping.graph import Graph
@@ -55,10 +55,10 @@ def write_hub(model: nn.Module, card: Card, directory: Path) -> list[Path]:
     """
     files = [directory / name for name in (FILE_NAME, "model.json", "config.json", "README.md")]
     if is_users_own(card.model):
-        source, _, attribute = card.model.rpartition(":")
-        files.append(directory / Path(source).name)
-        write_bytes(files[-1], Path(source).read_bytes())
-        card = replace(card, model=f"{files[-1].name}:{attribute}")
+        source = users_file(card.model)
+        files.append(directory / source.name)
+        write_bytes(files[-1], source.read_bytes())
+        card = replace(card, model=Path(card.model).name)
     card = save_weights(files[0], model, card)
     write_json(files[2], config(card))
     write_bytes(files[3], model_card(card).encode())
@@ -122,7 +122,7 @@ def config(card: Card) -> dict[str, Any]:
 def model_card(card: Card) -> str:
     """`README.md`: a head of YAML for the Hub, then what a person has to know."""
     own = is_users_own(card.model)
-    title = card.model.partition(":")[2] if own else card.model
+    title = card.model.partition(":")[2] or Path(card.model).stem if own else card.model
     return f"{_head(card, title)}\n# {title}\n\n{_body(card, own)}"
 
 
@@ -174,7 +174,7 @@ def _body(card: Card, own: bool) -> str:
         spread = f"{100 * final['mean']:.3f} ± {100 * final['sd']:.3f} % (n = {card.study['n']})"
         figures.insert(2, ("mean of seeds", f"{spread}; on new digits of this kind {100 * low:.2f}–{100 * high:.2f} %"))
     table = "\n".join(f"| {name} | {value} |" for name, value in figures)
-    place = f" The network is built from `{card.model.rpartition(':')[0]}` here, which is run." if own else ""
+    place = f" The network is built from `{card.model.partition(':')[0]}` here." if own else ""
     return f"""A small network that reads one handwritten digit: [N, 1, 28, 28] → [N, 10] logits, light ink on black,
 pixels as (x / 255 − {card.mean}) / {card.deviation}.
 

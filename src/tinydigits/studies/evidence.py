@@ -13,7 +13,7 @@ from tinydigits.errors import RunError
 from tinydigits.models.budget import Clause
 from tinydigits.studies.prove import SCHEMA, read_study, run_directory
 from tinydigits.training.config import RunConfig, config_from_dict
-from tinydigits.training.recipes import get_recipe, list_recipes
+from tinydigits.training.recipes import get_recipe, is_named, list_recipes
 from tinydigits.training.rundir import open_run_directory
 
 _VERDICTS = ("met", "plausible", "failed", "not judged")
@@ -386,11 +386,11 @@ def _command(verb: str, config: RunConfig, more: Sequence[str]) -> str:
     recipe = config.recipe
     words = ["tinydigits", verb, config.model, "--recipe", recipe.name, "--data", config.data]
     words += ["--protocol", config.protocol, *more]
-    named = get_recipe(recipe.name) if recipe.name in list_recipes() else None
-    if named and recipe.epochs != named.epochs:
+    if recipe.name in list_recipes() and recipe.epochs != get_recipe(recipe.name).epochs:
         words += ["--epochs", str(recipe.epochs)]
-    same = named is not None and replace(named, epochs=recipe.epochs) == recipe
-    return shlex.join(words) + ("" if same else "  # with the recipe's settings as below")
+    if config.kernels != "torch":
+        words += ["--kernels", config.kernels]
+    return shlex.join(words) + ("" if is_named(recipe) else "  # with the recipe's settings as below")
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tinydigits.data.augment import Augmentation, augment
+from tinydigits.data.augment import Variants, augmented_variants
 from tinydigits.data.dataset import Dataset, DigitData
 from tinydigits.data.mnist import load_mnist
 from tinydigits.data.normalise import normalise
@@ -51,14 +51,6 @@ class Explanations:
     map_size: tuple[int, int]
     right: tuple[Explained, ...]
     wrong: tuple[Explained, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Variants:
-    """Training digits uint8 [D, 28, 28], and augmented variants of each, uint8 [D, K, 28, 28]."""
-
-    originals: NDArray[np.uint8]
-    augmented: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,16 +195,8 @@ def _augmentation(evidence: Evidence, data: DigitData | str) -> Variants | str |
         return None
     if isinstance(data, str):
         return data
-    labels = data.train.labels
-    first = [int(np.flatnonzero(labels == digit)[0]) for digit in np.unique(labels)]
-    originals = data.train.images[first]
-    return Variants(originals, _augmented(originals, recipe.augmentation, evidence.runs[0].seed))
-
-
-def _augmented(originals: NDArray[np.uint8], augmentation: Augmentation, seed: int) -> NDArray[np.uint8]:
-    repeated = torch.from_numpy(originals.repeat(_VARIANTS, axis=0)).unsqueeze(1).float()  # [D·K, 1, 28, 28]
-    changed = augment(repeated, augmentation, torch.Generator().manual_seed(seed)).round().to(torch.uint8)
-    return changed.reshape(len(originals), _VARIANTS, 28, 28).numpy()
+    images, labels = data.train.images, data.train.labels
+    return augmented_variants(images, labels, recipe.augmentation, evidence.runs[0].seed, _VARIANTS)
 
 
 def same_digits(first: Evidence, other: Evidence) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tinydigits.errors import RunError, StorageError
-from tinydigits.storage import write_bytes
+from tinydigits.storage import user_cache, write_bytes
 
 if TYPE_CHECKING:
     from tinydigits.models.budget import Budget, Clause
@@ -368,10 +368,8 @@ def _indexed(root: str, found: Sequence[_Found], runs: bool) -> Iterator[tuple[_
 
 def _index_file(root: str) -> Path:
     """In the user's cache: the records may lie where nothing can be written, or in a repository."""
-    import pooch
-
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()
-    return Path(pooch.os_cache("tinydigits")) / "studies" / f"{digest[:16]}.sqlite"
+    return user_cache() / "studies" / f"{digest[:16]}.sqlite"
 
 
 _Row = tuple[bytes, str, str | None, str | None]  # path, stamp, record as JSON, problem

@@ -18,11 +18,11 @@ from tinydigits.data.optdigits import enlarge
 from tinydigits.data.preprocess import preprocess_gray
 from tinydigits.errors import ArrayError, BlankPictureError
 from tinydigits.evaluation.predictions import predict_logits
-from tinydigits.models.registry import create_model, model_claim
+from tinydigits.models.registry import create_model
 from tinydigits.settings import one_of
 from tinydigits.training.config import DEVICES, Recipe
 from tinydigits.training.loop import Digits, Epoch, fit, start_state
-from tinydigits.training.recipes import get_recipe
+from tinydigits.training.recipes import get_recipe, own_recipe
 from tinydigits.training.run import choose_device, to_device
 
 CLASSES = 10
@@ -130,8 +130,7 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         return probabilities
 
     def _recipe(self) -> Recipe:
-        claim = model_claim(self.model)
-        recipe = get_recipe(self.recipe or (claim.recipe if claim else "fast"))
+        recipe = get_recipe(self.recipe or own_recipe(self.model))
         changes = {key: getattr(self, key) for key in ("epochs", "batch_size") if getattr(self, key) is not None}
         if self.learning_rate is not None:
             changes["optimizer"] = replace(recipe.optimizer, learning_rate=self.learning_rate)

@@ -6,23 +6,21 @@ grows by the same factor at every step; the loss is smoothed by a moving average
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
-from tinydigits.data.augment import random_maps
 from tinydigits.data.dataset import DigitData
 from tinydigits.data.normalise import pixel_statistics
 from tinydigits.data.sources import load_dataset
 from tinydigits.errors import RunError
-from tinydigits.models.registry import canonical_name, create_model
 from tinydigits.training.config import Recipe, RunConfig
-from tinydigits.training.loop import Digits, TrainingState, keyed_generator, start_state, steps_per_epoch
-from tinydigits.training.memory import keep_freed_memory
+from tinydigits.training.draws import epoch_maps, epoch_order, keyed_seed
+from tinydigits.training.loop import Digits, TrainingState, start_state, steps_per_epoch, training_step
 from tinydigits.training.network import Network, make_network
-from tinydigits.training.run import choose_device, to_device
+from tinydigits.training.optim import set_learning_rate
+from tinydigits.training.run import build_network, to_device
 
 LOWEST, HIGHEST = 1e-5, 10.0  # learning rates
 STEPS = 300
@@ -47,12 +45,9 @@ def start_range_test(config: RunConfig) -> tuple[RunConfig, DigitData, Iterator[
     Returns:
         The config with its names settled, the digits, and the trials, which are made as they are asked for.
     """
-    device = choose_device("cpu" if config.kernels == "native" else config.device)
-    config = replace(config, model=canonical_name(config.model), device=device.type)
-    keep_freed_memory()
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    model = create_model(config.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    config, model = build_network(config)
+    device = torch.device(config.device)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
     train = to_device(data.split(config.protocol)[0], device)
     mean, deviation = pixel_statistics(data.train)
@@ -67,27 +62,21 @@ def range_test(state: TrainingState, network: Network, train: Digits, recipe: Re
     Yields at most `STEPS` trials; it ends early where the smoothed loss has climbed to three times its lowest, or is no
     longer a number. The weights in `state` are of no use afterwards.
     """
-    optimizer = state.optimizer
     state.model.train()
-    steps = steps_per_epoch(len(train.labels), recipe.batch_size)
+    make_step = training_step(network, state.optimizer, train, recipe.label_smoothing)
+    count = len(train.labels)
+    steps = steps_per_epoch(count, recipe.batch_size)
     average, lowest = 0.0, math.inf
     for step in range(STEPS):
         epoch, i = divmod(step, steps)
         if i == 0:
-            order = torch.randperm(len(train.labels), generator=keyed_generator(seed, epoch)).to(train.labels.device)
-        batch = order[i * recipe.batch_size : (i + 1) * recipe.batch_size]
-        draws = keyed_generator(seed, epoch, i)
-        maps = random_maps(len(batch), 28, recipe.augmentation, draws) if recipe.augmented_epochs else None
-        inputs, labels = network.inputs(train.images[batch], maps), train.labels[batch]
+            order = epoch_order(count, seed, epoch).to(train.labels.device)
+            maps = epoch_maps(count, recipe, seed, epoch) if recipe.augmented_epochs else None
+        batch = slice(i * recipe.batch_size, (i + 1) * recipe.batch_size)
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        torch.manual_seed(draws.initial_seed())
-        logits = network(inputs)  # [B, 10]
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        set_learning_rate(state.optimizer, rate)
+        torch.manual_seed(keyed_seed(seed, epoch, i))
+        loss, _ = make_step(order[batch], None if maps is None else maps[batch])
 
         average = SMOOTHING * average + (1 - SMOOTHING) * loss.item()
         smoothed = average / (1 - SMOOTHING ** (step + 1))

@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 
 from tinydigits.data.augment import Augmentation
 from tinydigits.errors import ConfigError
+from tinydigits.models.registry import model_claim
 from tinydigits.settings import nearest
 from tinydigits.training.config import Optimizer, Recipe, Schedule
 
@@ -33,6 +34,21 @@ def get_recipe(name: str) -> Recipe:
     if key not in _RECIPES:
         raise ConfigError(f"recipe {name!r} is unknown. {nearest(key, _RECIPES)}")
     return _RECIPES[key]()
+
+
+def own_recipe(model: str) -> str:
+    """The name of the recipe that a model is trained by unless another is named: that of its claim, else `fast`.
+
+    Raises:
+        UnknownModelError: there is no such model.
+    """
+    claim = model_claim(model)
+    return claim.recipe if claim else "fast"
+
+
+def is_named(recipe: Recipe) -> bool:
+    """Whether flags can ask for it: it is the recipe of its name, but perhaps for the number of epochs."""
+    return recipe.name in _RECIPES and replace(get_recipe(recipe.name), epochs=recipe.epochs) == recipe
 
 
 @recipe

@@ -5,11 +5,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import nn
 
-from tinydigits.data.augment import augment
+from tinydigits.data.augment import Variants, augmented_variants
 from tinydigits.data.dataset import Dataset, DigitData
 from tinydigits.data.normalise import normalise_tensor, pixel_statistics
 from tinydigits.data.sources import load_dataset
@@ -25,7 +24,7 @@ from tinydigits.training.checkpoint import load_state, save_state
 from tinydigits.training.config import RunConfig
 from tinydigits.training.loop import Digits, Epoch, Step, TrainingState, averaged_weights, fit, start_state
 from tinydigits.training.memory import keep_freed_memory
-from tinydigits.training.recipes import get_recipe, list_recipes
+from tinydigits.training.recipes import is_named
 from tinydigits.training.rundir import (
     SCHEMA,
     RunDirectory,
@@ -199,19 +198,13 @@ def _claimed(model: str) -> Budget | None:
     return budget_of(claim) if claim else None
 
 
-def preview_augmentation(run: Run, variants: int = 8) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-    """The first training digit of each class [D, 28, 28], and augmented variants of it [D, variants, 28, 28].
-
-    None where nothing is augmented.
-    """
-    if not run.config.recipe.augmented_epochs:
+def preview_augmentation(run: Run, variants: int = 8) -> Variants | None:
+    """How training changes the first training digit of each class; None where nothing is augmented."""
+    recipe = run.config.recipe
+    if not recipe.augmented_epochs:
         return None
-    labels = run.train.labels.tolist()
-    originals = run.train.images[[labels.index(digit) for digit in sorted(set(labels))]].cpu()
-    repeated = originals.repeat_interleave(variants, dim=0).unsqueeze(1).float()  # [D·variants, 1, 28, 28]
-    generator = torch.Generator().manual_seed(run.config.seed)
-    augmented = augment(repeated, run.config.recipe.augmentation, generator).round().to(torch.uint8)
-    return originals.numpy(), augmented.reshape(len(originals), variants, 28, 28).numpy()
+    images, labels = run.train.images.cpu().numpy(), run.train.labels.cpu().numpy()
+    return augmented_variants(images, labels, recipe.augmentation, run.config.seed, variants)
 
 
 def choose_device(name: str) -> torch.device:
@@ -231,6 +224,23 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def build_network(config: RunConfig) -> tuple[RunConfig, nn.Module]:
+    """Make this process ready to train as `config` says, and build its network, by its seed.
+
+    Returns:
+        The config with its names settled, and the network, on the CPU.
+
+    Raises:
+        ConfigError, UnknownModelError, ModelError: there is no such device or model, or it cannot be built.
+    """
+    device = choose_device("cpu" if config.kernels == "native" else config.device)
+    config = replace(config, model=canonical_name(config.model), device=device.type)
+    keep_freed_memory()
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    return config, create_model(config.model)
+
+
 def _prepare(
     config: RunConfig,
     data: DigitData | None,
@@ -238,15 +248,11 @@ def _prepare(
     out: Path | None,
     budget: Budget | None,
 ) -> Run:
-    device = choose_device("cpu" if config.kernels == "native" else config.device)
-    config = replace(config, model=canonical_name(config.model), device=device.type)
-    keep_freed_memory()
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    model = create_model(config.model)
+    config, model = build_network(config)
     inspection = inspect_model(model, name=config.model) if budget or _claimed(config.model) else None
     if budget and inspection:
         refuse(budget, inspection, config.recipe.epochs)
+    device = torch.device(config.device)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = data or load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
     train, judge = data.split(config.protocol)
@@ -318,13 +324,12 @@ def _card(run: Run) -> Card:
 def _command(config: RunConfig) -> str:
     """The command that gives these weights again, where flags can say it; else what it takes besides."""
     recipe = config.recipe
-    named = replace(get_recipe(recipe.name), epochs=recipe.epochs) if recipe.name in list_recipes() else None
     digits = f"--data {config.data} --protocol {config.protocol}"
     command = f"tinydigits train {config.model} --recipe {recipe.name} --epochs {recipe.epochs} {digits}"
     command += f" --seed {config.seed} --threads {config.threads}"
     if config.kernels != "torch":
         command += f" --kernels {config.kernels}"
-    return command if recipe == named else f"{command}, with the recipe as it stands in this card"
+    return command if is_named(recipe) else f"{command}, with the recipe as it stands in this card"
 
 
 def to_device(dataset: Dataset, device: torch.device) -> Digits:

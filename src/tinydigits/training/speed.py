@@ -5,10 +5,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import pooch
-
 from tinydigits.errors import StorageError
-from tinydigits.storage import write_json
+from tinydigits.storage import user_cache, write_json
 
 DIGITS = 60_000  # an epoch of MNIST
 
@@ -43,4 +41,4 @@ def _read() -> dict[str, Any]:
 
 
 def _file() -> Path:
-    return Path(pooch.os_cache("tinydigits")) / "speed.json"
+    return user_cache() / "speed.json"

@@ -11,12 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import pooch
-
-from tinydigits.compiler import NATIVE, find_compiler
+from tinydigits.compiler import NATIVE, complaint, find_compiler
 from tinydigits.errors import StorageError, ToolMissingError
+from tinydigits.storage import user_cache
 
 _PURPOSE = "the native kernels are made"
+_REMEDY = "Name gcc or clang in CC, or leave --kernels out."
 FLAGS = ("-O3", "-fPIC", "-shared", NATIVE)
 
 _POINTER, _INT, _FLOAT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_ssize_t
@@ -80,7 +80,7 @@ def load_kernels(flags: Sequence[str] = FLAGS) -> ctypes.CDLL:
         flags = tuple(flag for flag in flags if flag != NATIVE)
         macros = _compile([*compiler, *flags, "-dM", "-E", "-"], b"")
     key = hashlib.sha256(b"\0".join([source, " ".join(flags).encode(), macros])).hexdigest()
-    library = Path(pooch.os_cache("tinydigits")) / "kernels" / f"{key[:16]}.so"
+    library = user_cache() / "kernels" / f"{key[:16]}.so"
     if not library.exists():
         _make(library, [*compiler, *flags], source)
     return _declared(ctypes.CDLL(str(library)))
@@ -110,13 +110,14 @@ def _make(library: Path, command: Sequence[str], source: bytes) -> None:
 
 
 def _compile(command: Sequence[str], source: bytes) -> bytes:
-    done = subprocess.run(command, input=source, capture_output=True, check=False)
+    try:
+        done = subprocess.run(command, input=source, capture_output=True, check=False)
+    except OSError as error:  # a damaged program, or one for another machine
+        reason = (error.strerror or str(error)).lower()
+        raise ToolMissingError(f"{command[0]} cannot be run: {reason}. {_REMEDY}") from error
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
-        raise ToolMissingError(
-            f"{command[0]} cannot compile the native kernels: {said or f'it ended with status {done.returncode}.'}\n"
-            "Name gcc or clang in CC, or leave --kernels out."
-        )
+        said = complaint(command[0], done)
+        raise ToolMissingError(f"{command[0]} cannot compile the native kernels: {said}\n{_REMEDY}")
     return done.stdout
 
 
