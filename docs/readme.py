@@ -44,7 +44,7 @@ def main() -> None:
             "zoo": _zoo_table(),
             "documented": documented_table(),
             "export": _capture(["export", "tiny-10k", "--to", "c", "--int8"], Path(parent)),
-            "inference": _evidence_table("inference"),
+            "inference": _inference_table(),
             "serve": _evidence_table("serve"),
             "figures": _evidence_table("loop"),
             "proof": _lucky_seed(),
@@ -120,16 +120,48 @@ def _evidence_table(name: str) -> str:
     if not path.exists():
         return f"Not measured yet: `make benchmark-{name}`."
     evidence = json.loads(path.read_text(encoding="utf-8"))
+    return "\n".join([*_figure_rows(evidence["figures"]), "", _made_by(name, evidence)])
+
+
+def _figure_rows(figures: list[dict[str, Any]]) -> list[str]:
+    rows = [f"| {figure['name']} | {_value(figure)} | {_goal(figure)} |" for figure in figures]
+    return ["| figure | value | goal |", "|---|--:|---|", *rows]
+
+
+def _made_by(name: str, evidence: dict[str, Any]) -> str:
     machine = evidence["machine"]
-    rows = ["| figure | value | goal |", "|---|--:|---|"]
-    rows += [f"| {f['name']} | {_value(f)} | {_goal(f)} |" for f in evidence["figures"]]
     packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "numpy"))
-    rows.append("")
-    rows.append(
+    return (
         f"Made by `{evidence['command']}` on {machine['processor']}, {machine['cores']} cores, {machine['system']}, "
         f"Python {machine['python']}, {packages}; kept in [results/{name}.json](results/{name}.json)."
     )
-    return "\n".join(rows)
+
+
+def _inference_table() -> str:
+    """The figures that are not of one network among several; then a line for each network."""
+    evidence = json.loads((ROOT / "results" / "inference.json").read_text(encoding="utf-8"))
+    figures = {figure["name"]: figure for figure in evidence["figures"]}
+    exports = [figure for name, figure in figures.items() if ": export to " in name]
+    general = [f for name, f in figures.items() if "Cortex" in name or name.startswith("predict ")]
+    slowest = max(exports, key=lambda figure: float(figure["value"]))
+    count = f"the slowest of {len(exports)} exports, {slowest['name']}"
+    lines = _figure_rows([*general, {**slowest, "name": count, "reached": all(f["reached"] for f in exports)}])
+    heads = {
+        "C": "{}, C float: one picture, p50",
+        "onnxruntime": "{}, onnxruntime float: one picture, p50",
+        "PyTorch": "{}, PyTorch eager: one picture, p50",
+        "C int8": "{}, C int8: one picture, p50",
+        "onnxruntime int8": "{}, onnxruntime int8: one picture, p50",
+    }
+    others = ("{}, emx-onnx-cgen int8, QDQ: one picture, p50", "{}, emx-onnx-cgen int8, QLinearConv: one picture, p50")
+    columns = [*heads, "emx-onnx-cgen int8", "C, code and constants", "C int8, code and constants"]
+    lines += ["", f"| microseconds a picture, one thread | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
+    for model in (model for model in list_models() if heads["C"].format(model) in figures):
+        cells = [f"{figures[head.format(model)]['value']:.0f}" for head in heads.values()]
+        cells.append(f"{min(figures[head.format(model)]['value'] for head in others):.0f}")
+        sizes = (figures[f"{model}, C {form}: code and constants"]["value"] for form in ("float", "int8"))
+        lines.append(f"| `{model}` | {' | '.join([*cells, *(f'{size:,} B' for size in sizes)])} |")
+    return "\n".join([*lines, "", _made_by("inference", evidence)])
 
 
 def _lucky_seed() -> str:
