@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test serve check format benchmark-loop benchmark-studies benchmark-coverage benchmark-inference benchmark-serve proofs ablations documents readme docs clean
+.PHONY: train test serve check format benchmark-loop benchmark-training benchmark-studies benchmark-search benchmark-coverage benchmark-inference benchmark-serve benchmark-scale proofs ablations documents readme docs clean
 
 train: $(VENV)/installed  ## train the default network; makes the environment first
 	$(BIN)/tinydigits train
@@ -29,8 +29,15 @@ format: $(VENV)/installed-dev
 benchmark-loop: $(VENV)/installed  ## speed and size of one training run -> results/loop.json
 	$(BIN)/python -m benchmarks.loop
 
+benchmark-training: $(VENV)/installed  ## training speed beside others -> results/training.json, docs/performance.md
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m docs.performance
+
 benchmark-studies: $(VENV)/installed  ## what a study costs beside its runs -> results/studies.json
 	$(BIN)/python -m benchmarks.studies
+
+benchmark-search: $(VENV)/installed-search  ## a search under a course's budget -> results/search.json
+	$(BIN)/python -m benchmarks.search
 
 benchmark-coverage: $(VENV)/installed  ## how often the intervals hold -> results/coverage.json, docs/statistics.md
 	$(BIN)/python -m benchmarks.coverage
@@ -40,6 +47,9 @@ benchmark-inference: $(VENV)/installed-bench  ## exported forms against each oth
 
 benchmark-serve: $(VENV)/installed-serve  ## the HTTP server under load, good and bad -> results/serve.json
 	$(BIN)/python -m benchmarks.serve
+
+benchmark-scale: $(VENV)/installed-ray  ## many runs, on processes and on Ray -> results/scale.json, docs/scale.md
+	$(BIN)/python -m benchmarks.scale
 
 proofs: $(VENV)/installed  ## the studies behind shipped weights and verdicts -> results/proofs
 	$(BIN)/python -m benchmarks.proofs
@@ -72,6 +82,14 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 $(VENV)/installed-serve: $(VENV)/installed
 	$(INSTALL) --editable '.[serve]'
+	touch $@
+
+$(VENV)/installed-ray: $(VENV)/installed
+	$(INSTALL) --editable '.[ray]'
+	touch $@
+
+$(VENV)/installed-search: $(VENV)/installed
+	$(INSTALL) --editable '.[search]'
 	touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed

@@ -89,8 +89,10 @@ class Connection(asyncio.Protocol):
         if len(self._received) < end + 4 + length:
             return
         status = int(head[9:12])
-        self.open = b"connection: close" not in head
         self._received.clear()
+        if b"connection: close" in head:
+            self.open = False
+            self.close()
         self._end(status)
 
     def _end(self, status: int) -> None:

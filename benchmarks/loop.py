@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from benchmarks.measure import alternate, figure, ratio, write_evidence
+from benchmarks.measure import alternate, figure, measured, ratio, write_evidence
 from tinydigits.data.augment import Augmentation
 from tinydigits.data.dataset import Dataset
 from tinydigits.data.sources import load_dataset
@@ -36,14 +36,6 @@ from tinydigits.training.recipes import get_recipe
 
 MEAN, DEVIATION = 0.1307, 0.3081
 TINYDIGITS = [sys.executable, "-m", "tinydigits"]
-_CHILD = """
-import json, resource, subprocess, sys, time
-start = time.perf_counter()
-done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, check=True)
-seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-print(json.dumps({"seconds": seconds, "peak_bytes": peak, "result": json.loads(done.stdout)}))
-"""
 
 
 def main() -> None:
@@ -154,8 +146,8 @@ def _train(model: str, recipe: str, seed: int, epochs: int | None = None) -> dic
         if epochs:
             options += ["--epochs", str(epochs)]
         command = [*TINYDIGITS, "train", model, *options, "--json", "--quiet"]
-        done = subprocess.run([sys.executable, "-c", _CHILD, *command], stdout=subprocess.PIPE, check=True)
-    run: dict[str, Any] = json.loads(done.stdout)
+        cost = measured(command)
+    run = {**asdict(cost), "result": json.loads(cost.output)}
     print(f"{model} {recipe} seed {seed}: {run['result']['accuracy']:.4f} in {run['seconds']:.1f} s", file=sys.stderr)
     return run
 

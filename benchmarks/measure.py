@@ -1,10 +1,14 @@
 """What all benchmarks share: alternating rounds, ratios with intervals, evidence files, pages that show them."""
 
+import json
 import os
 import platform
 import re
+import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,48 @@ from tinydigits.training.rundir import environment
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = 1
+_CHILD = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True, check=True)
+seconds = time.perf_counter() - start
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+cost = {"cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_bytes": usage.ru_maxrss * 1024}
+print(json.dumps({"seconds": seconds, **cost, "output": done.stdout}))
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a command took, from its start to its end: wall-clock, CPU time, most memory; and what it printed."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    output: str
+
+
+def measured(command: Sequence[str]) -> Cost:
+    """Run a command. A small process in between starts it, for a process begins with the memory of the one before."""
+    done = subprocess.run([sys.executable, "-c", _CHILD, *command], stdout=subprocess.PIPE, check=True)
+    return Cost(**json.loads(done.stdout))
+
+
+@contextmanager
+def contender(command: Sequence[str]) -> Iterator[Callable[[], float]]:
+    """A process that stays ready, and the function that lets it make a round: it answers each line with a number."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asked, answers = process.stdin, process.stdout
+
+        def measure() -> float:
+            asked.write("\n")
+            asked.flush()
+            return float(answers.readline())
+
+        yield measure
+        asked.close()  # which ends it
 
 
 def alternate(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -45,8 +91,24 @@ def figure(
 
 def write_evidence(name: str, command: str, figures: list[dict[str, Any]]) -> None:
     """Write `results/<name>.json`."""
+    document = {"schema": SCHEMA, "command": command, "machine": machine(), "figures": figures}
+    write_json(ROOT / "results" / f"{name}.json", document)
+
+
+def read_figures(name: str) -> list[dict[str, Any]]:
+    """The figures that stand in `results/<name>.json` and were measured on a machine such as this; none is no error."""
+    path = ROOT / "results" / f"{name}.json"
+    if not path.exists():
+        return []
+    document = json.loads(path.read_text(encoding="utf-8"))
+    figures: list[dict[str, Any]] = document["figures"]
+    return figures if document["machine"] == machine() else []
+
+
+def machine() -> dict[str, Any]:
+    """What figures have to be read with."""
     facts = environment()
-    machine = {
+    return {
         "processor": facts["processor"],
         "cores": os.cpu_count(),
         "system": platform.system(),
@@ -54,10 +116,6 @@ def write_evidence(name: str, command: str, figures: list[dict[str, Any]]) -> No
         "packages": facts["packages"],
         "gpu": facts["gpu"],
     }
-    write_json(
-        ROOT / "results" / f"{name}.json",
-        {"schema": SCHEMA, "command": command, "machine": machine, "figures": figures},
-    )
 
 
 def fill(page: Path, parts: Mapping[str, str], command: str) -> None:

@@ -8,19 +8,12 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import alternate, figure, ratio, write_evidence
+from benchmarks.measure import alternate, figure, measured, ratio, write_evidence
 
 TINYDIGITS = [sys.executable, "-m", "tinydigits"]
-_CHILD = """
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
-usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)
-"""
 
 
 def main() -> None:
@@ -33,34 +26,14 @@ def study_costs() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as parent:
         study = Path(parent) / "study"
         command = ["prove", "plain-9k", "--recipe", "documented-plain-9k", "--epochs", "10", "--seeds", "6"]
-        start = time.perf_counter()
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                _CHILD,
-                *TINYDIGITS,
-                *command,
-                "--data",
-                "mnist",
-                "--workers",
-                "2",
-                "--out",
-                str(study),
-                "--quiet",
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        seconds = time.perf_counter() - start
+        options = ["--data", "mnist", "--workers", "2", "--out", str(study), "--quiet"]
+        cost = measured([*TINYDIGITS, *command, *options])
         runs = json.loads((study / "study.json").read_text(encoding="utf-8"))["runs"]
-    peak, processor_seconds = (float(value) for value in done.stdout.split())
     training = sum(run["time_seconds"] for run in runs)
-    overhead = round(100 * (2 * seconds / training - 1), 1)
-    busy = round(100 * processor_seconds / (2 * seconds), 1)
-    memory = round(peak / 1e9, 3)
-    details = {"n": len(runs), "study_seconds": round(seconds, 1), "run_seconds": round(training, 1)}
+    overhead = round(100 * (2 * cost.seconds / training - 1), 1)
+    busy = round(100 * cost.cpu_seconds / (2 * cost.seconds), 1)
+    memory = round(cost.peak_bytes / 1e9, 3)
+    details = {"n": len(runs), "study_seconds": round(cost.seconds, 1), "run_seconds": round(training, 1)}
     return [
         figure("study of 6 runs of a minute: time beyond the runs' own", overhead, "%", "< 5", overhead < 5, **details),
         figure("study of 6 runs of a minute: both cores busy, start and end included", busy, "%", ">= 90", busy >= 90),

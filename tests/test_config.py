@@ -8,9 +8,10 @@ import pytest
 
 from tinydigits.data.augment import Augmentation
 from tinydigits.errors import ConfigError
+from tinydigits.models.registry import list_models
 from tinydigits.settings import read_settings
 from tinydigits.training.config import Optimizer, Recipe, RunConfig, Schedule, config_from_dict
-from tinydigits.training.recipes import get_recipe, list_recipes
+from tinydigits.training.recipes import MADE_FOR, get_recipe, list_recipes
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -28,6 +29,11 @@ def test_a_config_is_immutable() -> None:
 def test_recipes_carry_their_own_name(name: str) -> None:
     assert get_recipe(name).name == name
     assert get_recipe(name.replace("-", "_")) == get_recipe(name)
+
+
+def test_what_recipes_are_made_for_exists() -> None:
+    assert set(MADE_FOR) <= set(list_recipes())
+    assert set(MADE_FOR.values()) <= set(list_models())
 
 
 def test_an_unknown_recipe_offers_the_nearest() -> None:

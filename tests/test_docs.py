@@ -26,7 +26,7 @@ pages = pytest.importorskip("docs.pages", reason="the site takes the extra `docs
 ROOT = Path(__file__).parent.parent
 SITE_PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
 WITH_BLOCKS = [*SITE_PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-NOT_OURS = ("python3", "pip", "curl", "cc", "./", "arm-", "docker", "cd", ".", "python", "make")
+NOT_OURS = ("python3", "pip", "curl", "cc", "./", "arm-", "docker", "cd", ".", "python", "make", "ray")
 BLOCK = re.compile(r"(?:^<!-- (file|run)(?:: ([^>]*?))? -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from tinydigits.data.augment import Augmentation
+from tinydigits.data.augment import Augmentation, random_maps
 from tinydigits.errors import DivergedError
 from tinydigits.models.layers import Dropout
 from tinydigits.training.config import Optimizer, Recipe, Schedule
+from tinydigits.training.draws import epoch_maps, keyed_generator, step_seeds
 from tinydigits.training.loop import Digits, Epoch, Step, averaged_weights, fit, start_state, steps_per_epoch
 
 RECIPE = Recipe(
@@ -120,3 +121,12 @@ def test_label_smoothing_raises_the_loss_of_the_sure() -> None:
         next(r for r in _fit(replace(RECIPE, label_smoothing=s, epochs=1)) if isinstance(r, Epoch)) for s in (0.0, 0.2)
     )
     assert plain.train_loss != smooth.train_loss
+
+
+def test_an_epochs_maps_are_those_of_its_batches() -> None:
+    """Drawn batch by batch, as a run that goes on in the middle of an epoch would; calculated all at once."""
+    count, recipe = 70, replace(RECIPE, augmentation=Augmentation(10, 2, 0.1, 5, 0.3))
+    whole = epoch_maps(count, recipe, step_seeds(5, 3, 1))
+    assert whole.shape == (count, 2, 3)
+    for i, maps in enumerate(whole.split(16)):
+        assert torch.equal(maps, random_maps(len(maps), 28, recipe.augmentation, keyed_generator(3, 1, i)))

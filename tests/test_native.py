@@ -19,8 +19,8 @@ from tinydigits.training.config import RunConfig
 from tinydigits.training.loop import Epoch, fit, start_state
 from tinydigits.training.native import library
 from tinydigits.training.native.library import load_kernels
-from tinydigits.training.native.network import NativeNetwork
-from tinydigits.training.native.stages import Elsewhere, Stage, Vectors, blocked, pictures_of
+from tinydigits.training.native.network import NativeNetwork, stages_of
+from tinydigits.training.native.stages import Drop, Elsewhere, Plan, Stage, blocked, calls_of, pictures_of
 from tinydigits.training.network import TorchNetwork
 from tinydigits.training.recipes import get_recipe
 
@@ -50,12 +50,13 @@ def _gradients(
     return found.detach(), gradients, {name: b.clone() for name, b in model.named_buffers()}
 
 
-def _compare(model: nn.Module, images: Tensor, *, native_stages: bool = True, error: float = 1e-4) -> NativeNetwork:
+def _compare(model: nn.Module, images: Tensor, *, native_stages: bool = True, error: float = 1e-4) -> None:
     """A step against the same in float64; gradients may be off by `error`, a share of their norm."""
     labels = torch.randint(10, (len(images),), generator=torch.Generator().manual_seed(1))
     state = {name: value.clone() for name, value in model.state_dict().items()}
     network = NativeNetwork(model, MEAN, DEVIATION)
-    assert not (native_stages and any(isinstance(stage, Elsewhere) for stage in network.parts[0].stages))
+    assert isinstance(model, nn.Sequential)
+    assert not (native_stages and any(isinstance(stage, Elsewhere) for stage in stages_of(model)))
     logits, gradients, buffers = _gradients(model, lambda: network(network.inputs(images, None)), labels)
     model.load_state_dict(state)
     exact = model.double()
@@ -68,7 +69,6 @@ def _compare(model: nn.Module, images: Tensor, *, native_stages: bool = True, er
         assert (gradient.double() - exactly).norm() <= error * exactly.norm() + 1e-5, name
     for name, buffer in buffers.items():
         torch.testing.assert_close(buffer.double(), wanted_buffers[name].double(), rtol=1e-5, atol=1e-6, msg=name)
-    return network
 
 
 def _without_dropout(model: nn.Module) -> nn.Module:
@@ -130,8 +130,8 @@ def test_layers_without_kernels_are_done_by_pytorch() -> None:
         nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(144, 12), nn.BatchNorm1d(12), nn.ReLU()),
         nn.Linear(12, 10), nn.LogSoftmax(dim=1),
     )  # fmt: skip
-    network = _compare(model, _images(), native_stages=False)
-    assert [type(stage).__name__ for stage in network.parts[0].stages].count("Elsewhere") == 5
+    assert [type(stage) for stage in stages_of(model)].count(Elsewhere) == 5
+    _compare(model, _images(), native_stages=False)
 
 
 def test_pictures_are_resampled_as_in_pytorch() -> None:
@@ -141,31 +141,51 @@ def test_pictures_are_resampled_as_in_pytorch() -> None:
     wide = Augmentation(30, 6, 0.3, 20, 0.5)
     maps = random_maps(40, 28, wide, torch.Generator().manual_seed(3))
     for each in (maps, None):
-        found = pictures_of(native.inputs(images, each)[0], 40)
+        native(native.inputs(images, each))
+        found = pictures_of(native.share(0, 40).pixels, 40)
         torch.testing.assert_close(found, torch_network.inputs(images, each), rtol=0, atol=2e-5)
 
 
-def test_dropout_zeroes_at_its_rate_and_its_gradient_does_the_same() -> None:
+def test_dropout_draws_what_its_module_would_draw() -> None:
+    """Forwards and backwards, and in each step anew."""
+    dropout, plan = Dropout(0.25), Plan(32)
+    assert plan.blocks * plan.lanes == 32
+    stage = stages_of(nn.Sequential(dropout))[0]
+    assert isinstance(stage, Drop)
+    x, dy = torch.randn(plan.blocks, 3, 5, 4, plan.lanes), torch.ones(plan.blocks, 3, 5, 4, plan.lanes)
+    y = stage.forward(x, plan)
+    assert stage.backward(dy, (), plan) is dy
+    calls = calls_of(plan.planned())
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        wanted = dropout(x)
+        torch.manual_seed(seed)
+        dy.fill_(1)
+        for call in calls:
+            call()
+        assert torch.equal(y, wanted)
+        assert torch.equal(dy, (y != 0) / 0.75)
+
+
+def test_weights_that_were_put_elsewhere_are_found() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), Dropout(0.25), nn.Flatten(), nn.Linear(5408, 10))
-    network = NativeNetwork(model, MEAN, DEVIATION)
-    network.forward(network.inputs(_images(), None))
-    relu, dropout = network.parts[0].stages[1], network.parts[0].stages[2]
-    dropped = pictures_of(dropout.y, PICTURES)[pictures_of(relu.y, PICTURES) > 0] == 0  # type: ignore[attr-defined]
-    assert 0.24 < dropped.float().mean() < 0.26
-    dy = torch.ones_like(dropout.y)  # type: ignore[attr-defined]
-    dx, _ = dropout.backward(dy, wanted=True)
-    assert dx is not None
-    assert ((dx == 0).float().mean() - 0.25).abs() < 0.01
+    head = nn.Linear(144, 10)
+    model = nn.Sequential(nn.Conv2d(1, 4, 5), nn.MaxPool2d(4), nn.Flatten(), head)
+    network, images = NativeNetwork(model, MEAN, DEVIATION), _images()
+    before = network(network.inputs(images, None))
+    assert torch.equal(network(network.inputs(images, None)), before)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.data = 2 * parameter.data
+    torch.testing.assert_close(network(network.inputs(images, None)), 4 * before - head.bias)
 
 
 def test_blocks_hold_all_pictures_in_order() -> None:
-    vectors = Vectors()
-    for count in (1, vectors.lanes - 1, vectors.lanes, vectors.lanes + 1):
-        vectors.pictures = count
+    lanes = Plan(1).lanes
+    for count in (1, lanes - 1, lanes, lanes + 1):
         x = torch.randn(count, 3, 4, 5)
-        blocks = blocked(x, vectors)
-        assert blocks.shape == (vectors.blocks, 3, 4, 5, vectors.lanes)
+        blocks = blocked(x, lanes)
+        assert blocks.shape == (Plan(count).blocks, 3, 4, 5, lanes)
         assert torch.equal(pictures_of(blocks, count), x)
 
 

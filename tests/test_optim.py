@@ -1,11 +1,22 @@
+import copy
 import math
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from tinydigits.training.config import Optimizer, Schedule
-from tinydigits.training.optim import learning_rate_factor, make_optimizer, start_average, update_average
+from tinydigits.training.optim import (
+    learning_rate_factor,
+    make_optimizer,
+    set_learning_rate,
+    start_average,
+    update_average,
+)
 
 
 def _network() -> nn.Module:
@@ -67,8 +78,69 @@ def test_the_average_follows_its_formula() -> None:
             model.weight.fill_(step)
             assert model.num_batches_tracked is not None
             model.num_batches_tracked.fill_(step)
-        update_average(average, model, 0.9, step)
+        update_average(average, model.state_dict(), 0.9, step)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
     assert math.isclose(average["weight"].item(), expected, rel_tol=1e-5)
     assert average["num_batches_tracked"].item() == 199
+
+
+@pytest.mark.parametrize(
+    ("settings", "theirs"),
+    [
+        (
+            Optimizer("sgd", 0.1, weight_decay=0.01),
+            lambda groups: torch.optim.SGD(groups, 0.1, momentum=0.9, fused=True),
+        ),
+        (Optimizer("sgd", 0.1, momentum=0.0), lambda groups: torch.optim.SGD(groups, 0.1, fused=True)),
+        (
+            Optimizer("sgd", 0.1, nesterov=True),
+            lambda groups: torch.optim.SGD(groups, 0.1, momentum=0.9, nesterov=True, fused=True),
+        ),
+        (Optimizer("adamw", 0.1, weight_decay=0.01), lambda groups: torch.optim.AdamW(groups, 0.1, fused=True)),
+    ],
+)
+def test_steps_are_those_of_pytorchs_optimisers_to_the_bit(
+    settings: Optimizer, theirs: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+) -> None:
+    torch.manual_seed(0)
+    model = _network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    twin = copy.deepcopy(model)
+    ours = make_optimizer(model, settings)
+    places = {id(mine): its for mine, its in zip(model.parameters(), twin.parameters(), strict=True)}
+    groups = [
+        {"params": [places[id(p)] for p in group["params"]], "weight_decay": group["weight_decay"]}
+        for group in ours.param_groups
+    ]
+    other = theirs(groups)
+    for step in range(5):
+        set_learning_rate(ours, 0.1 / (step + 1))
+        for group in other.param_groups:
+            group["lr"] = 0.1 / (step + 1)
+        for mine, its in zip(model.parameters(), twin.parameters(), strict=True):
+            if step == 3 and mine.ndim == 4:
+                continue  # no gradient in this step
+            mine.grad = torch.randn_like(mine)
+            its.grad = mine.grad.clone()
+        ours.step()
+        other.step()
+        ours.zero_grad()
+        other.zero_grad()
+        for mine, its in zip(model.parameters(), twin.parameters(), strict=True):
+            assert mine.grad is None
+            assert torch.equal(mine, its)
+            for name, value in other.state[its].items():
+                if value is not None:
+                    assert torch.equal(ours.state[mine][name], value), name
+
+
+def test_training_does_not_load_pytorchs_compiler() -> None:
+    """It takes a second."""
+    code = (
+        "import sys, torch; from torch import nn; from tinydigits.training.optim import make_optimizer;"
+        "from tinydigits.training.config import Optimizer; o = make_optimizer(nn.Linear(2, 2), Optimizer('adamw'));"
+        "o.zero_grad(); p = o.param_groups[0]['params'][0]; p.grad = torch.ones_like(p); o.step();"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -26,9 +26,8 @@ from tinydigits.errors import RunError
 from tinydigits.models.budget import load_budget
 from tinydigits.models.inspect import inspect_model
 from tinydigits.models.registry import create_model
-from tinydigits.studies import runners
 from tinydigits.studies.prove import collect, judge, open_jobs, open_study, run_directory
-from tinydigits.studies.runners import Job, JobDone, JobEpoch, JobRepeated, run_local
+from tinydigits.studies.runners import Job, JobDone, JobEpoch, JobPaused, JobRepeated, run_local
 from tinydigits.training.config import RunConfig
 from tinydigits.training.recipes import get_recipe
 
@@ -335,10 +334,9 @@ def test_a_run_that_loses_its_worker_twice_is_reported(tmp_path: Path) -> None:
         list(_killing(run_local(_jobs(tmp_path, 1, epochs=50), 1), times=2))
 
 
-def test_a_repeated_run_is_told_of_without_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runners, "run_local", lambda *_: iter([JobRepeated(0)]))
+def test_a_repeated_run_is_told_of_without_a_terminal(tmp_path: Path) -> None:
     screen = Console(file=io.StringIO(), width=80)
-    prove._watch(_jobs(tmp_path, 1, epochs=1), None, screen)
+    prove._watch(_jobs(tmp_path, 1, epochs=1), lambda *_: iter([JobRepeated(0)]), None, screen)
     assert isinstance(screen.file, io.StringIO)
     assert "seed-000: its process died; it goes on in another" in screen.file.getvalue()
 
@@ -361,6 +359,47 @@ def test_a_worker_that_dies_between_two_runs_is_replaced(tmp_path: Path) -> None
                 worker.kill()
                 worker.join()
     assert (done, repeated) == ([0, 1], 1)
+
+
+def test_a_paused_run_goes_on_to_the_same_bits(proved: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    seen: list[Any] = []
+
+    def jobs() -> Iterator[Job | None]:
+        yield Job(CONFIG, run, until=1)
+        while not isinstance(seen[-1] if seen else None, JobPaused):
+            yield None
+        assert (run / "state.safetensors").exists()
+        assert not (run / "result.json").exists()
+        yield Job(CONFIG, run, until=1)  # it is there already
+        yield Job(CONFIG, tmp_path / "other", until=1)  # another may run meanwhile
+        while sum(isinstance(event, JobPaused) for event in seen) < 3:
+            yield None
+        yield Job(CONFIG, run, until=5)  # there are only two
+
+    for event in run_local(jobs(), 2):
+        seen.append(event)
+    assert [(event.job, type(event)) for event in seen if event.job != 2] == [
+        (0, JobEpoch), (0, JobPaused), (1, JobPaused), (3, JobEpoch), (3, JobDone),
+    ]  # fmt: skip
+    weights = [path / "model.safetensors" for path in (run, run_directory(proved, 0))]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert (run / "batches.jsonl").read_text() == (run_directory(proved, 0) / "batches.jsonl").read_text()
+
+
+def test_a_job_is_taken_when_there_is_room_and_not_before(tmp_path: Path) -> None:
+    taken: list[Job] = []
+
+    def jobs() -> Iterator[Job]:
+        for job in _jobs(tmp_path, 3, epochs=1):
+            taken.append(job)
+            yield job
+
+    ended = 0
+    for event in run_local(jobs(), 1):
+        assert len(taken) == ended + 1
+        ended += isinstance(event, JobDone)
+    assert (len(taken), ended) == (3, 3)
 
 
 NET = """

@@ -109,3 +109,11 @@ def _convert_list(kind: Any, value: Any, source: str, name: str) -> tuple[Any, .
     if not isinstance(value, list | tuple) or not all(tables or isinstance(item, str) for item in value):
         raise ConfigError(f"{source}: {name} = {value!r}: it is a list of {'tables' if tables else 'texts'}.")
     return tuple(_convert(kind, item, source, f"{name}[{i}]") if tables else item for i, item in enumerate(value))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their whole names: `{"a": {"b": 1}}` → `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tinydigits.studies.runners import Engine
     from tinydigits.training.config import RunConfig
 
 DEFAULT_MODEL = "tiny-10k"
@@ -79,6 +80,52 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", type=Path, help=".toml or .json with a whole or partial run config")
 
 
+def add_engine(parser: argparse.ArgumentParser, *, stacked: bool = False) -> None:
+    """--engine with what belongs to it, and --workers; see `choose_engine`. `stacked`: whether that one is offered."""
+    at_once = "stacked: all seeds as one training, on a GPU if there is one; " if stacked else ""
+    parser.add_argument(
+        "--engine",
+        choices=("local", "stacked", "ray") if stacked else ("local", "ray"),
+        default="local",
+        help=f"local: processes of this machine; {at_once}ray: a Ray cluster (default: local)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="A",
+        help="of the Ray cluster, HOST:PORT, or auto for that of this machine (default: one on this machine alone)",
+    )
+    parser.add_argument(
+        "--gpu-share", metavar="X", type=float, help="with Ray: train on GPUs, with such a share of one for each run"
+    )
+    parser.add_argument("--workers", metavar="N", type=int, help="runs at once (default: one per core)")
+
+
+def choose_engine(arguments: argparse.Namespace) -> "Engine":
+    """What runs the jobs.
+
+    Raises:
+        ConfigError: something is out of range or does not fit together.
+        ToolMissingError: the extra `ray` is not installed.
+    """
+    from tinydigits.errors import ConfigError
+    from tinydigits.studies.runners import run_local
+
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ConfigError(f"--workers {arguments.workers}: it is at least 1.")
+    if arguments.engine == "ray":
+        from tinydigits.studies.ray_engine import ray_engine
+
+        return ray_engine(arguments.address, arguments.gpu_share)
+    for option, value in (("--address", arguments.address), ("--gpu-share", arguments.gpu_share)):
+        if value is not None:
+            raise ConfigError(f"{option} {value}: it is for --engine ray. Add that, or leave {option} out.")
+    if arguments.engine == "stacked":
+        from tinydigits.studies.stacked_engine import run_stacked
+
+        return run_stacked
+    return run_local
+
+
 def run_config(arguments: argparse.Namespace) -> "RunConfig":
     """The run that the arguments ask for: the defaults, then the config file, then what was named.
 
@@ -89,15 +136,17 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
 
     from tinydigits.settings import read_settings
     from tinydigits.training.config import config_from_dict
-    from tinydigits.training.recipes import get_recipe
+    from tinydigits.training.recipes import MADE_FOR, get_recipe, own_recipe
 
-    values: dict[str, Any] = {"model": DEFAULT_MODEL}
+    values: dict[str, Any] = {"model": MADE_FOR.get(arguments.recipe, DEFAULT_MODEL)}
     if arguments.config:
         values |= read_settings(arguments.config)
     for key in ("model", "data", "data_dir", "protocol", "seed", "device", "threads", "kernels"):
         if (given := getattr(arguments, key, None)) is not None:
             values[key] = str(given) if isinstance(given, Path) else given
-    recipe = arguments.recipe or values.get("recipe") or _own_recipe(values["model"])
+    recipe = arguments.recipe or values.get("recipe")
+    if not recipe:  # a model of another type is refused with the whole config
+        recipe = own_recipe(values["model"]) if isinstance(values["model"], str) else "fast"
     if isinstance(recipe, str):
         recipe = asdict(get_recipe(recipe))
     values["recipe"] = recipe
@@ -109,10 +158,3 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
         if arguments.learning_rate is not None and isinstance(optimizer, dict):
             recipe["optimizer"] = {**optimizer, "learning_rate": arguments.learning_rate}
     return config_from_dict(values, str(arguments.config or "command line"))
-
-
-def _own_recipe(model: Any) -> str:
-    from tinydigits.models.registry import model_claim
-
-    claim = model_claim(model) if isinstance(model, str) else None  # another type is refused with the whole config
-    return claim.recipe if claim else "fast"

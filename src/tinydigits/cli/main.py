@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "score trained weights",
     "prove": "many seeds, one verdict",
     "compare": "is one study better than another?",
+    "search": "find a network that keeps a budget, and prove it",
     "studies": "list studies and runs; the best under a budget",
     "report": "one HTML page of a run or a study; of several, a comparison",
     "predict": "read digits from pictures",

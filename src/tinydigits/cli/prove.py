@@ -1,13 +1,15 @@
 r"""Train a network with several seeds, and say what that proves of a budget.
 
-One process a core, one thread each. The same command goes on after a kill:
-finished runs are kept, unfinished ones go on from their last epoch. Exit code
-1 unless the budget is met.
+One process a core, one thread each, on this machine or on a Ray cluster; or
+all seeds at once, on a GPU. The same command goes on after a kill: finished
+runs are kept, unfinished ones go on from their last epoch. Exit code 1 unless
+the budget is met.
 
 Example:
   tinydigits prove plain-9k --recipe documented-plain-9k \
       --budget document-plain-9k --seeds 8
   tinydigits prove net.py:Net --budget era-s7 --epochs 15
+  tinydigits prove tiny-10k --seeds 20 --engine ray --address auto
 """
 
 import argparse
@@ -20,11 +22,13 @@ from typing import TYPE_CHECKING, Any
 from tinydigits.cli.arguments import (
     add_budget,
     add_data,
+    add_engine,
     add_json,
     add_kernels,
     add_model,
     add_protocol,
     add_recipe,
+    choose_engine,
     run_config,
 )
 from tinydigits.cli.output import print_json, stderr_console, stdout_console
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from tinydigits.data.dataset import DigitData
     from tinydigits.models.budget import Budget
     from tinydigits.models.inspect import Inspection
-    from tinydigits.studies.runners import Job, JobDone, JobEpoch, JobRepeated
+    from tinydigits.studies.runners import Engine, Event, Job
     from tinydigits.training.config import RunConfig
 
 
@@ -55,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also train the tune twin (seed 0, without the held-out digits) and calibrate by it",
     )
-    parser.add_argument("--workers", metavar="N", type=int, help="processes (default: one per core)")
+    add_engine(parser, stacked=True)
     parser.add_argument("--out", metavar="DIR", type=Path, help="default: studies/MODEL-RECIPE")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     add_json(parser)
@@ -63,14 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Refuse what cannot be met, train what is missing, judge, write, print."""
-    for name in ("seeds", "workers"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} {value}: it is at least 1.")
+    if arguments.seeds < 1:
+        raise ConfigError(f"--seeds {arguments.seeds}: it is at least 1.")
+    engine = choose_engine(arguments)
     config, budget, inspection, data = _prepare(arguments)
     study = arguments.out or _default_directory(config)
     try:
-        document, verdict = _prove(arguments, study, config, budget, inspection, data)
+        document, verdict = prove_seeds(arguments, engine, study, config, budget, inspection, data)
     except KeyboardInterrupt:
         print(
             f"Interrupted. What is finished is kept in {shlex.quote(str(study))}, and the same command goes on.",
@@ -80,12 +83,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(verdict)
     else:
-        _print(document, verdict)
+        print_proof(document, verdict)
     return 0 if budget is None or verdict["verdict"] == "met" else 1
 
 
-def _prove(
+def prove_seeds(
     arguments: argparse.Namespace,
+    engine: "Engine",
     study: Path,
     config: "RunConfig",
     budget: "Budget | None",
@@ -105,7 +109,7 @@ def _prove(
         jobs = open_jobs(study, config, range(n), twin=arguments.twin)
         sentence = f"{config.model}, recipe {config.recipe.name}: {_count(len(jobs), 'run')} to train, in {study}"
         console.print(sentence, markup=False, soft_wrap=True)
-        _watch(jobs, arguments.workers, console)
+        _watch(jobs, engine, arguments.workers, console)
         held_out = data.split("tune")[1] if arguments.twin else None
         document = collect(study, config, range(n), held_out, data.notice)
         verdict = judge(study, document, budget, inspection)
@@ -131,9 +135,13 @@ def _prepare(arguments: argparse.Namespace) -> "tuple[RunConfig, Budget | None, 
     from tinydigits.models.budget import load_budget, refuse
     from tinydigits.models.inspect import inspect_model
     from tinydigits.models.registry import canonical_name, create_model
+    from tinydigits.training.run import choose_device
 
     config = run_config(arguments)
-    config = replace(config, model=canonical_name(config.model), threads=1, device="cpu")
+    device = "cuda" if arguments.gpu_share else "cpu"
+    if arguments.engine == "stacked":
+        device = choose_device("auto").type
+    config = replace(config, model=canonical_name(config.model), threads=1, device=device)
     inspection = inspect_model(create_model(config.model), name=config.model)
     budget = load_budget(arguments.budget) if arguments.budget else None
     if budget is not None:
@@ -156,18 +164,18 @@ def _default_directory(config: "RunConfig") -> Path:
     return Path("studies") / "-".join(parts)
 
 
-def _watch(jobs: "list[Job]", workers: int | None, console: "Console") -> None:
+def _watch(jobs: "list[Job]", engine: "Engine", workers: int | None, console: "Console") -> None:
     """A live table of all runs on a terminal; a line a finished run elsewhere."""
     from rich.live import Live
 
     from tinydigits.reports.tables import duration, percent
-    from tinydigits.studies.runners import JobDone, JobRepeated, run_local
+    from tinydigits.studies.runners import JobDone, JobRepeated
 
     rows = [{"run": job.directory.name, "epochs": job.config.recipe.epochs, "state": "waiting"} for job in jobs]
     with Live(
         _table(rows), console=console, refresh_per_second=4, transient=True, auto_refresh=console.is_terminal
     ) as live:
-        for event in run_local(jobs, workers):
+        for event in engine(jobs, workers):
             _note(rows[event.job], event)
             live.update(_table(rows))
             if isinstance(event, JobDone):
@@ -181,7 +189,7 @@ def _watch(jobs: "list[Job]", workers: int | None, console: "Console") -> None:
                 live.console.print(f"{rows[event.job]['run']}: its process died; it goes on in another", soft_wrap=True)
 
 
-def _note(row: dict[str, Any], event: "JobEpoch | JobDone | JobRepeated") -> None:
+def _note(row: dict[str, Any], event: "Event") -> None:
     from tinydigits.studies.runners import JobDone, JobEpoch
 
     if isinstance(event, JobEpoch):
@@ -216,7 +224,8 @@ def _table(rows: list[dict[str, Any]]) -> "Table":
     return table
 
 
-def _print(document: Mapping[str, Any], verdict: Mapping[str, Any]) -> None:
+def print_proof(document: Mapping[str, Any], verdict: Mapping[str, Any]) -> None:
+    """What `prove` shows in the end, from study.json and verdict.json."""
     from tinydigits.reports.tables import calibration_table, clause_table, interval_text, study_table
 
     screen = stdout_console()

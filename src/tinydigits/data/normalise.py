@@ -13,10 +13,13 @@ from tinydigits.data.dataset import Dataset
 @functools.lru_cache(maxsize=4)  # a study asks for the same digits run after run
 def pixel_statistics(dataset: Dataset) -> tuple[float, float]:
     """Mean and standard deviation of all pixels scaled to [0, 1], rounded to four digits (MNIST: 0.1307, 0.3081)."""
-    counts = np.bincount(dataset.images.ravel(), minlength=256).astype(np.float64)
-    levels = np.arange(256) / 255
-    mean = float(counts @ levels / counts.sum())
-    variance = float(counts @ (levels - mean) ** 2 / counts.sum())
+    total = squares = 0
+    for part in np.array_split(dataset.images.ravel(), 64):  # in whole numbers, a little memory at a time
+        total += int(part.sum(dtype=np.uint64))
+        squares += int(np.square(part, dtype=np.uint16).sum(dtype=np.uint64))
+    count = dataset.images.size
+    mean = total / count / 255
+    variance = squares / count / 255**2 - mean**2
     return round(mean, 4), round(variance**0.5, 4)
 
 

@@ -5,7 +5,7 @@ SciPy is imported where it is used: it takes a good part of a second, which only
 
 import math
 from collections.abc import Sequence
-from statistics import mean, variance
+from statistics import NormalDist, mean, variance
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,12 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
     Returns:
         The lower and the upper end, both in [0, 1].
     """
-    return _proportion_interval(correct, total, confidence, "wilson")
+    _check_proportion(correct, total, confidence)
+    p, z = correct / total, NormalDist().inv_cdf((1 + confidence) / 2)
+    centre, half = p + z**2 / (2 * total), z * math.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
+    whole = 1 + z**2 / total
+    low, high = (centre - half) / whole, (centre + half) / whole
+    return low if correct else 0.0, high if correct < total else 1.0
 
 
 def clopper_pearson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -56,7 +61,11 @@ def clopper_pearson_interval(correct: int, total: int, confidence: float = 0.95)
     Returns:
         The lower and the upper end, both in [0, 1].
     """
-    return _proportion_interval(correct, total, confidence, "exact")
+    _check_proportion(correct, total, confidence)
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, total).proportion_ci(confidence_level=confidence, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 def mean_lower_bound(values: Sequence[float], confidence: float = 0.95) -> float | None:
@@ -251,14 +260,10 @@ def seeds_needed(
     return count
 
 
-def _proportion_interval(correct: int, total: int, confidence: float, method: str) -> tuple[float, float]:
+def _check_proportion(correct: int, total: int, confidence: float) -> None:
     assert 0 <= correct <= total
     assert total > 0
     assert 0 < confidence < 1
-    from scipy.stats import binomtest
-
-    interval = binomtest(correct, total).proportion_ci(confidence_level=confidence, method=method)
-    return float(interval.low), float(interval.high)
 
 
 def _mean_bound(values: Sequence[float], share: float) -> float | None:

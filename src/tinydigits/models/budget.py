@@ -8,10 +8,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tinydigits.errors import BudgetError, ConfigError, RunError
-from tinydigits.models.inspect import Inspection
+from tinydigits.models.footprint import FormatBytes
+from tinydigits.models.inspect import Inspection, Structure
 from tinydigits.models.registry import Claim
 from tinydigits.settings import between, build, nearest, one_of, read_settings
 
@@ -138,6 +139,23 @@ class Clause:
     sentence: str
 
 
+class Counted(Protocol):
+    """What is counted of a network, by inspecting it (`Inspection`) or by its description alone (`DesignFacts`)."""
+
+    @property
+    def parameters(self) -> int: ...  # noqa: D102
+    @property
+    def macs(self) -> int: ...  # noqa: D102
+    @property
+    def macs_complete(self) -> bool: ...  # noqa: D102
+    @property
+    def weight_bytes(self) -> FormatBytes: ...  # noqa: D102
+    @property
+    def activation_bytes(self) -> FormatBytes: ...  # noqa: D102
+    @property
+    def structure(self) -> Structure: ...  # noqa: D102
+
+
 def load_budget(name_or_path: str) -> Budget:
     """A shipped budget by its name, or a user's own by the path of its `.toml` file, named after the file by default.
 
@@ -173,21 +191,21 @@ def budget_of(claim: Claim) -> Budget | None:
     )
 
 
-def structural_clauses(budget: Budget, inspection: Inspection, epochs: int | None) -> tuple[Clause, ...]:
+def structural_clauses(budget: Budget, network: Counted, epochs: int | None) -> tuple[Clause, ...]:
     """All that can be judged without training. Without `epochs`, clauses on their number are left out."""
     figures = {
-        "parameters": inspection.parameters,
+        "parameters": network.parameters,
         "epochs": epochs,
-        "macs": inspection.macs,
-        "weight_bytes": getattr(inspection.weight_bytes, budget.number_format),
-        "activation_bytes": getattr(inspection.activation_bytes, budget.number_format),
+        "macs": network.macs,
+        "weight_bytes": getattr(network.weight_bytes, budget.number_format),
+        "activation_bytes": getattr(network.activation_bytes, budget.number_format),
     }
     clauses = []
     for name, unit in _units(budget).items():
         figure, limit = figures[name], getattr(budget, f"max_{name}")
         if limit is not None and figure is not None:
             clause = _limit_clause(name, figure, limit, unit)
-            if name == "macs" and clause.verdict == "met" and not inspection.macs_complete:
+            if name == "macs" and clause.verdict == "met" and not network.macs_complete:
                 sentence = f"at least {clause.sentence}, but an operation with learned weights is not counted"
                 clause = replace(clause, verdict="not judged", sentence=sentence)
             clauses.append(clause)
@@ -196,7 +214,7 @@ def structural_clauses(budget: Budget, inspection: Inspection, epochs: int | Non
             f"{_plural(epochs, 'epochs')}: the accuracy is the mean of the last {_LAST}, {_LAST - epochs} too few"
         )
         clauses.append(Clause("last3", _LAST, epochs, "failed", sentence))
-    facts = vars(inspection.structure)
+    facts = vars(network.structure)
     clauses += [_fact_clause(entry, facts, required=True) for entry in budget.require]
     clauses += [_fact_clause(entry, facts, required=False) for entry in budget.forbid]
     return tuple(clauses)

@@ -92,6 +92,7 @@ class Claim:
 
 
 _entries: dict[str, tuple[Builder, Claim | None]] = {}
+_copies: dict[str, Path] = {}
 
 
 def register(*, documented: Claim | None = None, goal: Claim | None = None) -> Callable[[Build], Build]:
@@ -244,6 +245,11 @@ def is_users_own(name: str) -> bool:
     return ".py:" in name or name.endswith(_DESIGN)
 
 
+def lend_copy(name: str, copy: Path) -> None:
+    """On another machine than the user's: a copy stands in for the file of their network, from now on."""
+    _copies[name] = copy
+
+
 def users_file(name: str) -> Path:
     """The file in which a network of the user's own stands.
 
@@ -251,7 +257,7 @@ def users_file(name: str) -> Path:
         ModelError: there is no such file.
     """
     file = name if name.endswith(_DESIGN) else name.rpartition(":")[0]
-    path = Path(file).resolve()
+    path = _copies.get(name, Path(file)).resolve()
     if not path.is_file():
         raise ModelError(
             f"{name}: there is no file {file}. Give its path from the current directory, or an absolute one."

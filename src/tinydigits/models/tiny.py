@@ -8,31 +8,29 @@ from tinydigits.models.registry import Claim, register
 
 @register(goal=Claim(parameters=10_000, accuracy=0.994, epochs=10))
 def tiny_10k() -> nn.Module:
-    """Five bias-free 3×3 convolutions, global average pool, linear head. [N, 1, 28, 28] → [N, 10] logits.
-
-    Where a max pool stands, it stands before batch norm and ReLU: these then touch a quarter of the positions.
-    """
-    return nn.Sequential(
-        conv3x3(1, 8), nn.BatchNorm2d(8), nn.ReLU(),                       # [N,  8, 26, 26]
-        conv3x3(8, 12), nn.MaxPool2d(2), nn.BatchNorm2d(12), nn.ReLU(),    # [N, 12, 12, 12]
-        conv3x3(12, 16), nn.BatchNorm2d(16), nn.ReLU(),                    # [N, 16, 10, 10]
-        conv3x3(16, 18), nn.MaxPool2d(2), nn.BatchNorm2d(18), nn.ReLU(),   # [N, 18,  4,  4]
-        conv3x3(18, 24), nn.BatchNorm2d(24), nn.ReLU(),                    # [N, 24,  2,  2]
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(),                             # [N, 24]
-        nn.Linear(24, 10),                                                 # [N, 10]
-    )  # fmt: skip
+    """Two convolutions, two convolutions, one, and between them the map is halved. [N, 1, 28, 28] → [N, 10] logits."""
+    return _pyramid((8, 12), (16, 18), 24)
 
 
 @register(goal=Claim(parameters=7_999, accuracy=0.994, epochs=15, recipe="era"))
 def era_8k() -> nn.Module:
     """As tiny-10k, narrower, with the dropout that course budgets ask for. [N, 1, 28, 28] → [N, 10] logits."""
+    return _pyramid((6, 10), (14, 16), 25, dropout=0.02)
+
+
+def _pyramid(first: tuple[int, int], second: tuple[int, int], last: int, dropout: float = 0.0) -> nn.Sequential:
+    """Five bias-free 3×3 convolutions without padding, global average pool, linear head.
+
+    Where a max pool stands, it stands before batch norm and ReLU: these then touch a quarter of the positions.
+    """
+    a, b, c, d, e = *first, *second, last
     return nn.Sequential(
-        conv3x3(1, 6), nn.BatchNorm2d(6), nn.ReLU(),                       # [N,  6, 26, 26]
-        conv3x3(6, 10), nn.MaxPool2d(2), nn.BatchNorm2d(10), nn.ReLU(),    # [N, 10, 12, 12]
-        conv3x3(10, 14), nn.BatchNorm2d(14), nn.ReLU(),                    # [N, 14, 10, 10]
-        conv3x3(14, 16), nn.MaxPool2d(2), nn.BatchNorm2d(16), nn.ReLU(),   # [N, 16,  4,  4]
-        conv3x3(16, 25), nn.BatchNorm2d(25), nn.ReLU(),                    # [N, 25,  2,  2]
-        Dropout(0.02),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(),                             # [N, 25]
-        nn.Linear(25, 10),                                                 # [N, 10]
+        conv3x3(1, a), nn.BatchNorm2d(a), nn.ReLU(),                    # [N, a, 26, 26]
+        conv3x3(a, b), nn.MaxPool2d(2), nn.BatchNorm2d(b), nn.ReLU(),   # [N, b, 12, 12]
+        conv3x3(b, c), nn.BatchNorm2d(c), nn.ReLU(),                    # [N, c, 10, 10]
+        conv3x3(c, d), nn.MaxPool2d(2), nn.BatchNorm2d(d), nn.ReLU(),   # [N, d,  4,  4]
+        conv3x3(d, e), nn.BatchNorm2d(e), nn.ReLU(),                    # [N, e,  2,  2]
+        *([Dropout(dropout)] if dropout else []),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),                          # [N, e]
+        nn.Linear(e, 10),                                               # [N, 10]
     )  # fmt: skip

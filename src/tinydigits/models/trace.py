@@ -154,6 +154,11 @@ def trace(model: nn.Module, example: Tensor) -> tuple[Call | Operation, ...]:
 class _Tracer(TorchDispatchMode):
     """Follows the tensors that stem from the input through all operations."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """To be skipped by PyTorch's compiler it would have to be loaded, which takes a second."""
+        return False
+
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.events: list[Call | Operation] = []

@@ -258,6 +258,26 @@ def zoo_table(rows: Sequence[Mapping[str, Any]]) -> FittingTable:
     return FittingTable(columns)
 
 
+def front_table(rows: Sequence[Mapping[str, Any]], chosen: int) -> FittingTable:
+    """A search's Pareto front, the smallest first.
+
+    Args:
+        rows: of `front.json`: `{trial, parameters, macs, accuracy, seeds, epochs, network}`.
+        chosen: the trial of the network that is chosen; its row is marked.
+    """
+    marks = ["→" if row["trial"] == chosen else "" for row in rows]
+    columns = (
+        _Column("", marks, 0, "left"),
+        _Column("params", [f"{row['parameters']:,}" for row in rows], 0),
+        _Column("held out", [percent(row["accuracy"], 3) for row in rows], 1, style="bold"),
+        _Column("seeds", [str(len(row["seeds"])) for row in rows], 3),
+        _Column("MACs", [f"{row['macs'] / 1e6:.2f} M" for row in rows], 4),
+        _Column("trial", [str(row["trial"]) for row in rows], 6),
+        _Column("network", [Text(row["network"]) for row in rows], 2, "left"),
+    )
+    return FittingTable(columns, "Pareto front: accuracy on held-out digits against size")
+
+
 def records_table(rows: Sequence[Mapping[str, Any]]) -> FittingTable:
     """Studies and runs.
 

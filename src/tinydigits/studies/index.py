@@ -306,8 +306,11 @@ def _walk(root: str) -> _Walk:
             walk.found += _records_in(directory, names, member, is_study)
             if "result.json" in names:
                 continue  # a run holds no runs
+            is_search = "journal.log" in names  # its trials are no studies; its proofs are
             directories += [
-                (entry.path, member or is_study) for entry in names.values() if entry.is_dir(follow_symlinks=False)
+                (entry.path, member or is_study or (is_search and entry.name == "trials"))
+                for entry in names.values()
+                if entry.is_dir(follow_symlinks=False)
             ]
         except FileNotFoundError:
             continue  # removed meanwhile

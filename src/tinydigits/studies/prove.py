@@ -32,6 +32,7 @@ from tinydigits.models.budget import Budget, Clause, accuracy_clause, overall, s
 from tinydigits.models.inspect import Inspection
 from tinydigits.models.registry import code_sha256
 from tinydigits.models.weights import load_model, save_weights
+from tinydigits.settings import flatten
 from tinydigits.storage import write_json
 from tinydigits.studies.runners import Job
 from tinydigits.training.config import RunConfig, config_from_dict
@@ -336,15 +337,8 @@ def _refuse_difference(path: Path, config: RunConfig, what: str, free: Sequence[
         values.pop("kind", None)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise RunError(f"{path} cannot be read: {error}. Remove {path.parent}, or use another --out.") from error
-    there, wanted = _flat(config_from_dict(values, str(path)).as_dict()), _flat(config.as_dict())
+    there, wanted = flatten(config_from_dict(values, str(path)).as_dict()), flatten(config.as_dict())
     odd = [key for key in wanted if there[key] != wanted[key] and key not in free]
     if odd:
         lines = ", ".join(f"{key} = {there[key]!r} there, {wanted[key]!r} wanted" for key in odd)
         raise RunError(f"{what}: {lines}. Use another --out, or remove it.")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat

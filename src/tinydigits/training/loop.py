@@ -7,19 +7,26 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinydigits.data.augment import random_maps
 from tinydigits.data.normalise import normalise_tensor
 from tinydigits.errors import DivergedError
 from tinydigits.training.config import Recipe
-from tinydigits.training.network import make_network
-from tinydigits.training.optim import learning_rate_factor, make_optimizer, start_average, update_average
+from tinydigits.training.cuda import TrainingStep, captured
+from tinydigits.training.draws import epoch_maps, epoch_order, seed_network, step_seeds
+from tinydigits.training.network import Network, make_network
+from tinydigits.training.optim import (
+    FusedOptimizer,
+    learning_rate_factor,
+    make_optimizer,
+    set_learning_rate,
+    start_average,
+    update_average,
+)
 
-_CHECK_EVERY = 50  # steps between looks at the loss; each look makes a GPU wait
+_CHECK_EVERY = 50  # steps between looks at the loss; a GPU, which each look makes wait, is only asked after an epoch
 
 
 @dataclass(frozen=True)
@@ -65,11 +72,12 @@ class TrainingState:
     """All that a run needs to go on to the same bits: weights aside, everything that changes from step to step."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: FusedOptimizer
     average: dict[str, Tensor] | None  # moving average of the weights, if the recipe asks for one
     step: int  # optimiser steps done, over the whole run
     losses: Tensor  # [steps per epoch] loss of every batch of the current epoch
     hits: Tensor  # [steps per epoch] digits answered right in every batch of it
+    seen: int  # digits in an epoch: all, or all but one
     epochs: list[Epoch] = field(default_factory=list)
     epoch_seconds: float = 0.0  # spent in the current epoch so far
 
@@ -85,6 +93,7 @@ def start_state(model: nn.Module, recipe: Recipe, train: Digits) -> TrainingStat
         step=0,
         losses=torch.zeros(steps, device=device),
         hits=torch.zeros(steps, dtype=torch.int64, device=device),
+        seen=min(len(train.labels), steps * recipe.batch_size),
     )
 
 
@@ -116,58 +125,87 @@ def fit(
         ConfigError: the native kernels cannot train this network.
         ToolMissingError: they are asked for, and there is no C compiler.
     """
-    model, optimizer = state.model, state.optimizer
-    network = make_network(model, kernels, mean, deviation)
-    steps = steps_per_epoch(len(train.labels), recipe.batch_size)
+    model, optimizer, device = state.model, state.optimizer, train.labels.device
+    step = training_step(make_network(model, kernels, mean, deviation), optimizer, train, recipe.label_smoothing)
+    if device.type == "cuda":
+        step = captured(step, model, optimizer)
+    steps, current = len(state.losses), model.state_dict()
     while state.step < steps * recipe.epochs:
         epoch, first = divmod(state.step, steps)
         model.train()
-        order = torch.randperm(len(train.labels), generator=keyed_generator(seed, epoch)).to(train.labels.device)
-        augmenting = epoch < recipe.augmented_epochs
         started = time.perf_counter() - state.epoch_seconds
-        for i in range(first, steps):
-            batch = order[i * recipe.batch_size : (i + 1) * recipe.batch_size]
-            draws = keyed_generator(seed, epoch, i)
-            maps = random_maps(len(batch), 28, recipe.augmentation, draws) if augmenting else None
-            inputs, labels = network.inputs(train.images[batch], maps), train.labels[batch]
+        order = epoch_order(len(train.labels), seed, epoch).to(device)
+        seeds = step_seeds(steps, seed, epoch)
+        augmenting = epoch < recipe.augmented_epochs
+        maps = epoch_maps(len(train.labels), recipe, seeds).to(device) if augmenting else None
+        # beside the native kernels' threads, PyTorch's would only wait, and do that busily
+        with _torch_threads(1 if kernels == "native" else torch.get_num_threads()):
+            for i in range(first, steps):
+                batch = slice(i * recipe.batch_size, (i + 1) * recipe.batch_size)
+                factor = learning_rate_factor(recipe.schedule, state.step, steps, recipe.epochs)
+                set_learning_rate(optimizer, recipe.optimizer.learning_rate * factor)
+                seed_network(seeds[i], device)  # what it draws itself: dropout
+                state.losses[i], state.hits[i] = step(order[batch], None if maps is None else maps[batch])
+                state.step += 1
+                if state.average is not None:
+                    update_average(state.average, current, recipe.ema_decay, state.step)
+                if i + 1 == steps or ((i + 1) % _CHECK_EVERY == 0 and device.type != "cuda"):
+                    check_loss(state.losses[: i + 1], epoch, recipe)
+                if i + 1 < steps:
+                    state.epoch_seconds = time.perf_counter() - started
+                    yield Step(epoch + 1, i + 1, steps)
+        yield close_epoch(state, judge, recipe, time.perf_counter() - started, mean, deviation)
 
-            factor = learning_rate_factor(recipe.schedule, state.step, steps, recipe.epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.optimizer.learning_rate * factor
-            torch.manual_seed(draws.initial_seed())  # what the network itself draws: dropout
-            logits = network(inputs)  # [B, 10]
-            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
 
-            state.losses[i] = loss.detach()
-            state.hits[i] = (logits.detach().argmax(dim=1) == labels).sum()
-            state.step += 1
-            if state.average is not None:
-                update_average(state.average, model, recipe.ema_decay, state.step)
-            if (i + 1) % _CHECK_EVERY == 0 or i + 1 == steps:
-                _check_loss(state.losses[: i + 1], epoch, recipe)
-            if i + 1 < steps:
-                state.epoch_seconds = time.perf_counter() - started
-                yield Step(epoch + 1, i + 1, steps)
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
-        seen = min(len(train.labels), steps * recipe.batch_size)
-        trained_seconds = time.perf_counter() - started
-        with averaged_weights(state):
-            accuracy = _accuracy(model, judge, mean, deviation)
-        record = Epoch(
-            epoch=epoch + 1,
-            train_loss=float(state.losses.double().mean()),
-            train_accuracy=int(state.hits.sum()) / seen,
-            accuracy=accuracy,
-            learning_rate=optimizer.param_groups[0]["lr"],
-            images_per_second=round(seen / trained_seconds, 1),
-            time_seconds=round(time.perf_counter() - started, 3),
-        )
-        state.epochs.append(record)
-        state.epoch_seconds = 0.0
-        yield record
+
+def training_step(network: Network, optimizer: FusedOptimizer, train: Digits, label_smoothing: float) -> TrainingStep:
+    """One step of the optimiser, as a function of a batch's indices [B] and, where it is augmented, its maps [B, 2, 3].
+
+    It returns the mean loss and how many were answered right, as tensors: whoever looks at them waits for the device.
+    """
+
+    def step(batch: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
+        inputs, labels = network.inputs(train.images[batch], maps), train.labels[batch]
+        logits = network(inputs)  # [B, 10]
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()
+
+    return step
+
+
+def close_epoch(
+    state: TrainingState, judge: Digits, recipe: Recipe, trained_seconds: float, mean: float, deviation: float
+) -> Epoch:
+    """Judge after an epoch's last step, and add the epoch to the state's records."""
+    started = time.perf_counter()
+    with averaged_weights(state):
+        accuracy = _accuracy(state.model, judge, mean, deviation)
+    steps = len(state.losses)
+    record = Epoch(
+        epoch=state.step // steps,
+        train_loss=float(state.losses.double().mean()),
+        train_accuracy=int(state.hits.sum()) / state.seen,
+        accuracy=accuracy,
+        learning_rate=recipe.optimizer.learning_rate
+        * learning_rate_factor(recipe.schedule, state.step - 1, steps, recipe.epochs),
+        images_per_second=round(state.seen / trained_seconds, 1),
+        time_seconds=round(trained_seconds + time.perf_counter() - started, 3),
+    )
+    state.epochs.append(record)
+    state.epoch_seconds = 0.0
+    return record
 
 
 @contextmanager
@@ -184,14 +222,12 @@ def averaged_weights(state: TrainingState) -> Iterator[None]:
         state.model.load_state_dict(own)
 
 
-def keyed_generator(*key: int) -> torch.Generator:
-    """A CPU generator for (seed, epoch[, step]); NumPy's SeedSequence keeps neighbouring keys independent."""
-    return torch.Generator().manual_seed(
-        int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    )
+def check_loss(losses: Tensor, epoch: int, recipe: Recipe) -> None:
+    """Refuse to go on with an epoch (counted from 0) whose losses so far are not all numbers.
 
-
-def _check_loss(losses: Tensor, epoch: int, recipe: Recipe) -> None:
+    Raises:
+        DivergedError: they are not.
+    """
     if not math.isfinite(float(losses.sum())):
         step = int((~losses.isfinite()).nonzero()[0]) + 1
         raise DivergedError(

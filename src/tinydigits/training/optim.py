@@ -1,26 +1,89 @@
 """Optimisers with their parameter groups, learning-rate schedules, and the moving average of weights."""
 
 import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from tinydigits.training.config import Optimizer, Schedule
 
 
-def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+class FusedOptimizer:
+    """SGD or AdamW by PyTorch's fused kernels: what `torch.optim.SGD` and `AdamW` do with `fused=True`, to the bit.
+
+    To make one of those loads PyTorch's compiler, which takes a second; and beside a small network's step, what they do
+    in Python takes long.
+
+    Args:
+        groups: each with `params` and their `weight_decay`. As `param_groups` they have a learning rate `lr` too.
+        settings: all else.
+    """
+
+    def __init__(self, groups: Iterable[Mapping[str, Any]], settings: Optimizer) -> None:
+        self.settings = settings
+        self.param_groups: list[dict[str, Any]] = [{**group, "lr": settings.learning_rate} for group in groups]
+        self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)  # by parameter: what is remembered
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if parameters:
+                move = self._sgd if self.settings.name == "sgd" else self._adamw
+                move(parameters, group["lr"], group["weight_decay"])
+
+    def _sgd(self, parameters: list[Tensor], rate: float | Tensor, weight_decay: float) -> None:
+        own = self.settings
+        buffers = [self.state[parameter].get("momentum_buffer") for parameter in parameters]
+        gradients = [_gradient(parameter) for parameter in parameters]
+        sgd(
+            parameters, gradients, buffers, fused=True, lr=rate,  # type: ignore[arg-type] # it may be a tensor
+            weight_decay=weight_decay, momentum=own.momentum, nesterov=own.nesterov, dampening=0.0, maximize=False,
+        )  # fmt: skip
+        if own.momentum:
+            for parameter, buffer in zip(parameters, buffers, strict=True):
+                assert buffer is not None
+                self.state[parameter]["momentum_buffer"] = buffer
+
+    def _adamw(self, parameters: list[Tensor], rate: float | Tensor, weight_decay: float) -> None:
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        means, squares, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+        adamw(
+            parameters, [_gradient(parameter) for parameter in parameters], means, squares, [], steps, fused=True,
+            lr=rate, weight_decay=weight_decay, beta1=0.9, beta2=0.999, eps=1e-8, amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def make_optimizer(model: nn.Module, settings: Optimizer) -> FusedOptimizer:
     """SGD or AdamW over two groups: kernels and matrices decay, norms and biases do not."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
-    if settings.name == "sgd":
-        return torch.optim.SGD(
-            groups, settings.learning_rate, momentum=settings.momentum, nesterov=settings.nesterov, fused=True
-        )
-    return torch.optim.AdamW(groups, settings.learning_rate, fused=True)
+    return FusedOptimizer([group for group in groups if group["params"]], settings)
 
 
 def learning_rate_factor(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
@@ -42,19 +105,28 @@ def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
+def set_learning_rate(optimizer: FusedOptimizer, rate: float) -> None:
+    """For the next step. A rate that is a tensor stays the same tensor: a captured step reads it there."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
 def start_average(model: nn.Module) -> dict[str, Tensor]:
     """A copy of all weights and buffers, to be moved by `update_average`."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def update_average(average: dict[str, Tensor], model: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average: average ← d·average + (1 − d)·weights, d = min(decay, (1 + step) / (10 + step)).
+def update_average(average: dict[str, Tensor], current: Mapping[str, Tensor], decay: float, step: int) -> None:
+    """Exponential moving average: average ← d·average + (1 − d)·current, d = min(decay, (1 + step) / (10 + step)).
 
-    The smaller d at the beginning lets the average forget the random start (as in TensorFlow's
-    ExponentialMovingAverage with `num_updates`). Integer buffers (batch counts) are copied.
+    `current` are weights and buffers by name, as in a `state_dict`. The smaller d at the beginning lets the average
+    forget the random start (as in TensorFlow's ExponentialMovingAverage with `num_updates`). Integer buffers (batch
+    counts) are copied.
     """
     weight = 1 - min(decay, (1 + step) / (10 + step))
-    current = model.state_dict()
     moving = [name for name, value in average.items() if value.is_floating_point()]
     torch._foreach_lerp_([average[n] for n in moving], [current[n] for n in moving], weight)
     for name in average.keys() - set(moving):

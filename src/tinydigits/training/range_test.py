@@ -16,7 +16,7 @@ from tinydigits.data.normalise import pixel_statistics
 from tinydigits.data.sources import load_dataset
 from tinydigits.errors import RunError
 from tinydigits.training.config import Recipe, RunConfig
-from tinydigits.training.draws import epoch_maps, epoch_order, keyed_seed
+from tinydigits.training.draws import epoch_maps, epoch_order, seed_network, step_seeds
 from tinydigits.training.loop import Digits, TrainingState, start_state, steps_per_epoch, training_step
 from tinydigits.training.network import Network, make_network
 from tinydigits.training.optim import set_learning_rate
@@ -71,11 +71,12 @@ def range_test(state: TrainingState, network: Network, train: Digits, recipe: Re
         epoch, i = divmod(step, steps)
         if i == 0:
             order = epoch_order(count, seed, epoch).to(train.labels.device)
-            maps = epoch_maps(count, recipe, seed, epoch) if recipe.augmented_epochs else None
+            seeds = step_seeds(steps, seed, epoch)
+            maps = epoch_maps(count, recipe, seeds) if recipe.augmented_epochs else None
         batch = slice(i * recipe.batch_size, (i + 1) * recipe.batch_size)
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
         set_learning_rate(state.optimizer, rate)
-        torch.manual_seed(keyed_seed(seed, epoch, i))
+        seed_network(seeds[i], train.labels.device)
         loss, _ = make_step(order[batch], None if maps is None else maps[batch])
 
         average = SMOOTHING * average + (1 - SMOOTHING) * loss.item()

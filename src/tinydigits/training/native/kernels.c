@@ -21,6 +21,7 @@
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef uint8_t bvec __attribute__((vector_size(LANES)));
+typedef int16_t hvec __attribute__((vector_size(2 * LANES)));
 
 int lanes(void) { return LANES; }
 
@@ -187,19 +188,18 @@ static gradient_function *const gradients[MOST_TAPS][WIDEST] = {
     GRADIENT_NAMES(1), GRADIENT_NAMES(2), GRADIENT_NAMES(3), GRADIENT_NAMES(4), GRADIENT_NAMES(5)
 };
 
-/* The sum over lanes of each vector. */
-static void reduce(const vec *sums, int count, float *result)
+/* The sum over lanes. */
+static float total(vec v)
 {
-    for (int i = 0; i < count; i++) {
-        float total = 0;
-        for (int lane = 0; lane < LANES; lane++)
-            total += sums[i][lane];
-        result[i] = total;
-    }
+    float sum = 0;
+    for (int lane = 0; lane < LANES; lane++)
+        sum += v[lane];
+    return sum;
 }
 
-/* d weight [out][in][kernel_height][kernel_width]. `room`: as many vectors as weights. */
-void convolve_weight_gradient(const float *x, const float *dy, float *result, int blocks, const shape *s, float *room)
+/* d weight, written with four strides (out, in, row, column). `room`: as many vectors as weights. */
+void convolve_weight_gradient(const float *x, const float *dy, float *result, const ptrdiff_t strides[4], int blocks,
+                              const shape *s, float *room)
 {
     const int area = s->in * s->kernel_height * s->kernel_width, map = s->out_height * s->out_width;
     const int plane = s->height * s->width;
@@ -224,7 +224,11 @@ void convolve_weight_gradient(const float *x, const float *dy, float *result, in
                     }
                 }
     }
-    reduce(sums, area * s->out, result);
+    for (int o = 0; o < s->out; o++)
+        for (int i = 0; i < s->in; i++)
+            for (int k = 0; k < s->kernel_height; k++)
+                for (int t = 0; t < s->kernel_width; t++)
+                    result[o * strides[0] + i * strides[1] + k * strides[2] + t * strides[3]] = total(*sums++);
 }
 
 /* The sum over pictures and positions of each channel: d bias. */
@@ -237,7 +241,7 @@ void sum_positions(const float *x, float *result, int blocks, int channels, int 
             for (int i = 0; i < map; i++)
                 sum += in[i];
         }
-        reduce(&sum, 1, result + c);
+        result[c] = total(sum);
     }
 }
 
@@ -257,13 +261,6 @@ void pad_columns(const float *x, float *y, int rows, int width, int margin)
 }
 
 /* ------------------------------------------------------------------------------------------ batch norm, with ReLU */
-
-static float total(vec v)
-{
-    float sum;
-    reduce(&v, 1, &sum);
-    return sum;
-}
 
 /* 1 in the lanes that hold pictures, 0 in the others: the last block may be filled in part. */
 static vec filled(int pictures, int block)
@@ -376,6 +373,16 @@ void relu_backward(const float *dy, const float *y, float *dx, ptrdiff_t count)
     for (ptrdiff_t i = 0; i < count; i++) {
         const vec d = ((const vec *)dy)[i];
         ((vec *)dx)[i] = pick(((const vec *)y)[i] > 0, d, (vec){});
+    }
+}
+
+/* y = x * scale where the number drawn for it is at least `least`, else 0. y may be x. The way back is the same. */
+void drop(const float *x, const int16_t *drawn, float *y, int least, float scale, ptrdiff_t count)
+{
+    const vec factor = all(scale);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const ivec kept = __builtin_convertvector(((const hvec *)drawn)[i], ivec) >= least;
+        ((vec *)y)[i] = pick(kept, ((const vec *)x)[i] * factor, (vec){});
     }
 }
 

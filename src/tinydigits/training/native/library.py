@@ -46,7 +46,7 @@ class ConvolutionShape(ctypes.Structure):
 _SHAPE = ctypes.POINTER(ConvolutionShape)
 _SIGNATURES: dict[str, Sequence[Any]] = {
     "convolve": [_POINTER, _POINTER, _LONG * 4, _POINTER, _POINTER, _INT, _SHAPE, _POINTER],
-    "convolve_weight_gradient": [_POINTER, _POINTER, _POINTER, _INT, _SHAPE, _POINTER],
+    "convolve_weight_gradient": [_POINTER, _POINTER, _POINTER, _LONG * 4, _INT, _SHAPE, _POINTER],
     "sum_positions": [_POINTER, _POINTER, _INT, _INT, _INT],
     "pad_columns": [_POINTER, _POINTER, _INT, _INT, _INT],
     "batch_norm": [_POINTER] * 7 + [_FLOAT] * 2 + [_INT] * 3,
@@ -57,6 +57,7 @@ _SIGNATURES: dict[str, Sequence[Any]] = {
     "max_pool_backward": [_POINTER, _POINTER, _POINTER, _INT, _INT, _INT, _INT],
     "average_pool": [_POINTER, _POINTER, _INT, _INT, _INT, _INT, _INT],
     "average_pool_backward": [_POINTER, _POINTER, _INT, _INT, _INT, _INT, _INT],
+    "drop": [_POINTER, _POINTER, _POINTER, _INT, _FLOAT, _LONG],
     "load_pictures": [_POINTER, _POINTER, _POINTER, _INT, _FLOAT, _FLOAT],
 }
 

@@ -2,18 +2,25 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tinydigits.errors import ConfigError
 from tinydigits.models.layers import Dropout
-from tinydigits.training.native.stages import STAGES, Elsewhere, Norm, Stage, Vectors, blocked, pictures_of
+from tinydigits.training.native.stages import (
+    STAGES,
+    Convolution,
+    Elsewhere,
+    Norm,
+    Plan,
+    Stage,
+    calls_of,
+)
 
-Shares = list[Tensor]  # of a batch's maps, one a thread
-_A = TypeVar("_A")
-_R = TypeVar("_R")
+Inputs = list[tuple[Tensor, Tensor | None]]  # a batch's digits and maps, shared out to the threads
 
 
 class NativeNetwork:
@@ -24,7 +31,7 @@ class NativeNetwork:
     """
 
     def __init__(self, model: nn.Module, mean: float, deviation: float, threads: int = 1) -> None:
-        """Plan the steps.
+        """Look at the layers.
 
         Raises:
             ConfigError: the network is not an `nn.Sequential`, calculates with another type than float32, or has
@@ -33,79 +40,142 @@ class NativeNetwork:
         """
         _check(model, threads)
         assert isinstance(model, nn.Sequential)
-        self.parts = [_Part(model, mean, deviation) for _ in range(threads)]
-        self.pool = ThreadPoolExecutor(threads) if threads > 1 else None  # the kernels leave Python's lock to others
+        self.model, self.mean, self.deviation, self.threads = model, mean, deviation, threads
+        stages = stages_of(model)
+        self.parameters = [parameter for stage in stages for parameter in stage.parameters]
+        self._begin = torch.zeros((), requires_grad=True)  # tells autograd that there is a way back
+        self.norms: dict[float, list[tuple[int, nn.BatchNorm2d]]] = {}  # by momentum, with their number
+        for number, norm in enumerate(stage.module for stage in stages if isinstance(stage, Norm)):
+            assert norm.momentum is not None
+            self.norms.setdefault(norm.momentum, []).append((number, norm))
+        # the kernels leave Python's lock to other threads
+        self.pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._shares: dict[tuple[int, int], Share] = {}
+        self._places: list[int] = []
+        self._present: list[Share] = []
 
-    def inputs(self, images: Tensor, maps: Tensor | None) -> Shares:
-        """Digits uint8 [N, 28, 28] normalised, in blocks [N/L, 1, 28, 28, L]; each resampled by its map [2, 3]."""
-        digits = images.chunk(len(self.parts))
-        shares = maps.chunk(len(self.parts)) if maps is not None else [None] * len(digits)
-        return self._each(_Part.inputs, digits, shares)
+    def inputs(self, images: Tensor, maps: Tensor | None) -> Inputs:
+        """Digits uint8 [N, 28, 28], and maps [N, 2, 3] by which each is resampled, in shares."""
+        digits = images.chunk(self.threads)
+        return list(zip(digits, maps.chunk(self.threads) if maps is not None else [None] * len(digits), strict=True))
 
-    def __call__(self, inputs: Shares) -> Tensor:
+    def __call__(self, inputs: Inputs) -> Tensor:
         """Logits [N, 10]."""
-        logits: Tensor = _Step.apply(self, inputs, *self.parts[0].parameters)  # type: ignore[no-untyped-call]
+        logits: Tensor = _Step.apply(self, inputs, self._begin)  # type: ignore[no-untyped-call]
         return logits
 
-    def forward(self, inputs: Shares) -> Tensor:
+    def forward(self, inputs: Inputs) -> Tensor:
         """Through all stages, which keep what the way back needs."""
-        logits = self._each(_Part.forward, inputs)
-        for stages in zip(*(part.norms for part in self.parts[: len(inputs)]), strict=True):
-            stages[0].move_running(torch.stack([stage.moments for stage in stages]).mean(dim=0))
+        places = [parameter.data_ptr() for parameter in self.parameters]
+        if places != self._places:  # somebody has put the weights elsewhere, and the plans know where they were
+            self._shares, self._places = {}, places
+        self._present = [self.share(i, len(images)) for i, (images, _) in enumerate(inputs)]
+        logits = self._each(Share.forward, inputs)
+        self._move_running()
         return torch.cat(logits)
 
-    def backward(self, gradient: Tensor) -> Sequence[Tensor]:
-        """The gradients of the parameters from that of the logits [N, 10]."""
-        gradients = self._each(_Part.backward, gradient.chunk(len(self.parts)))
-        return [sum(shares[1:], shares[0]) for shares in zip(*gradients, strict=True)]
+    def backward(self, gradient: Tensor) -> None:
+        """From the gradient of the logits [N, 10] to those of the parameters, which hold until the next step.
 
-    def _each(self, work: Callable[..., _R], *shares: Sequence[Any]) -> list[_R]:
-        parts = self.parts[: len(shares[0])]
-        return list((self.pool.map if self.pool else map)(work, parts, *shares))
+        They are put into the parameters' `grad` here, for autograd would copy each.
+        """
+        first, *others = self._each(Share.backward, [(part,) for part in gradient.chunk(self.threads)])
+        for other in others:
+            first += other
+        for parameter, own in zip(self.parameters, self._present[0].gradients, strict=True):
+            if parameter.requires_grad:
+                parameter.grad = own
+
+    def share(self, thread: int, pictures: int) -> "Share":
+        """What a thread does with its share of a batch: so many pictures."""
+        if (thread, pictures) not in self._shares:
+            self._shares[thread, pictures] = Share(self.model, self.mean, self.deviation, pictures)
+        return self._shares[thread, pictures]
+
+    def _move_running(self) -> None:
+        """Move the running statistics to the mean of those of the shares."""
+        shares = zip(*(share.moments for share in self._present), strict=True)
+        moments = [torch.stack(each).mean(dim=0) if len(each) > 1 else each[0] for each in shares]
+        for momentum, norms in self.norms.items():
+            buffers = [norm.get_buffer(name) for _, norm in norms for name in ("running_mean", "running_var")]
+            torch._foreach_lerp_(buffers, [row for number, _ in norms for row in moments[number]], momentum)
+            torch._foreach_add_([norm.get_buffer("num_batches_tracked") for _, norm in norms], 1)
+
+    def _each(self, work: Callable[..., Tensor], arguments: Sequence[Sequence[Any]]) -> list[Tensor]:
+        """Let each thread do its share; this one takes the first."""
+        (mine, given), *others = zip(self._present, arguments, strict=True)
+        under_way = [self.pool.submit(work, share, *own) for share, own in others] if self.pool else []
+        return [work(mine, *given), *(other.result() for other in under_way)]
 
 
 class _Step(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, network: NativeNetwork, inputs: Shares, *_parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, network: NativeNetwork, inputs: Inputs, _begin: Tensor) -> Tensor:
         ctx.network = network
         return network.forward(inputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *ctx.network.backward(gradients[0])
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
+        ctx.network.backward(gradients[0])
+        return None, None, None
 
 
-class _Part:
-    """The network as one thread goes through it."""
+class Share:
+    """The network as one thread goes through it, with so many pictures."""
 
-    def __init__(self, model: nn.Sequential, mean: float, deviation: float) -> None:
+    def __init__(self, model: nn.Sequential, mean: float, deviation: float, pictures: int) -> None:
         self.mean, self.deviation = mean, deviation
-        self.vectors = Vectors()
-        self.stages = _stages(model, self.vectors)
-        self.norms = [stage for stage in self.stages if isinstance(stage, Norm)]
-        self.parameters = [parameter for stage in self.stages for parameter in stage.parameters]
+        self.plan = plan = Plan(pictures)
+        self.stages = stages_of(model)
+        x = self.pixels = plan.map(1, 28, 28)
+        for stage, following in pairwise((*self.stages, None)):
+            assert stage is not None
+            plan.keeping = stage.reads_output or following is None or following.reads_input
+            x = stage.forward(x, plan)
+        forward, self._answer = plan.planned(), x.flatten(1, 3).transpose(1, 2)  # [B, L, 10]
+        self.moments = [stage.moments for stage in self.stages if isinstance(stage, Norm)]
+        dy = torch.empty_like(x)
+        self._gradient = torch.zeros(plan.blocks * plan.lanes, dy[0, ..., 0].numel())  # [N, 10], zeros where N is less
+        self._gradient_of_answer = dy.flatten(1, 3).transpose(1, 2)  # the same in blocks, [B, L, 10]
+        plan.keeping = False
+        parameters = [parameter for stage in self.stages for parameter in stage.parameters]
+        self._flat = torch.empty(sum(parameter.numel() for parameter in parameters))
+        self.gradients = _in_parts(self._flat, parameters)
+        places = iter(self.gradients)
+        own = [[next(places) for _ in stage.parameters] for stage in self.stages]
+        for stage, gradients in zip(reversed(self.stages), reversed(own), strict=True):
+            dy = stage.backward(dy, gradients, plan)
+        backward = plan.planned()
+        self.forward_calls, self.backward_calls = calls_of(forward), calls_of(backward)
+        self._held = forward, backward  # whose tensors are the memory that the calls use
 
-    def inputs(self, images: Tensor, maps: Tensor | None) -> Tensor:
-        self.vectors.pictures = len(images)
-        x = self.vectors.empty(1, 28, 28)
-        maps = None if maps is None else maps.contiguous()
-        self.vectors.call("load_pictures", images.contiguous(), maps, x, len(images), self.mean, self.deviation)
-        return x
+    def forward(self, images: Tensor, maps: Tensor | None) -> Tensor:
+        """Logits [N, 10] of digits uint8 [N, 28, 28]."""
+        images, maps = images.contiguous(), None if maps is None else maps.contiguous()
+        self.plan.kernels.load_pictures(
+            images.data_ptr(), None if maps is None else maps.data_ptr(), self.pixels.data_ptr(), len(images),
+            self.mean, self.deviation,
+        )  # fmt: skip
+        for call in self.forward_calls:
+            call()
+        return self._answer.flatten(0, 1)[: len(images)]
 
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.no_grad():  # which each thread has to say anew
-            for stage in self.stages:
-                x = stage.forward(x)
-        return pictures_of(x, self.vectors.pictures).flatten(1)
+    def backward(self, gradient: Tensor) -> Tensor:
+        """The gradients of all parameters, one after the other, from that of the logits [N, 10]."""
+        self._gradient[: len(gradient)].copy_(gradient)
+        self._gradient_of_answer.copy_(self._gradient.unflatten(0, (self.plan.blocks, self.plan.lanes)))
+        for call in self.backward_calls:
+            call()
+        return self._flat
 
-    def backward(self, gradient: Tensor) -> list[Tensor]:
-        dy: Tensor | None = blocked(gradient[:, :, None, None], self.vectors)
-        gradients: list[Tensor] = []
-        for place, stage in reversed(list(enumerate(self.stages))):
-            assert dy is not None
-            dy, own = stage.backward(dy, wanted=place > 0)
-            gradients = own + gradients
-        return gradients
+
+def _in_parts(flat: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """One tensor of all numbers as tensors shaped like the parameters, which lie in memory as these do."""
+    parts = flat.split([parameter.numel() for parameter in parameters])
+    return [
+        part.as_strided(parameter.shape, torch.empty_like(parameter).stride(), part.storage_offset())
+        for part, parameter in zip(parts, parameters, strict=True)
+    ]
 
 
 def _check(model: nn.Module, threads: int) -> None:
@@ -134,17 +204,20 @@ def _leaves(model: nn.Sequential) -> Iterator[nn.Module]:
             yield module
 
 
-def _stages(model: nn.Sequential, vectors: Vectors) -> Sequence[Stage]:
+def stages_of(model: nn.Sequential) -> Sequence[Stage]:
     """A stage for each layer; a ReLU joins the batch norm before it, and a Flatten needs none."""
     stages: list[Stage] = []
     flat = False
     for module in _leaves(model):
         make = STAGES.get(type(module)) if flat or not isinstance(module, nn.Linear) else None
-        stage = make(module, vectors) if make else None
-        if isinstance(module, nn.ReLU) and stages and isinstance(stages[-1], Norm):
-            stages[-1].least = 0.0
+        stage = make(module) if make else None
+        before = stages[-1] if stages else None
+        if isinstance(module, nn.ReLU) and isinstance(before, Norm):
+            before.take_relu()
         elif isinstance(module, nn.Flatten) and module.start_dim == 1 and module.end_dim == -1:
             flat = True
         elif not isinstance(module, nn.Identity):
-            stages.append(stage or Elsewhere(module, vectors, flat))
+            stages.append(stage or Elsewhere(module, flat))
+    if stages and isinstance(stages[0], Convolution):
+        stages[0].first = True
     return stages

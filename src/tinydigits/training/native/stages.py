@@ -2,12 +2,17 @@
 
 A map is float32 [B, C, H, W, L]: L pictures lie side by side, as many as a vector of this processor holds, so N
 pictures are B = ⌈N / L⌉ blocks; in the last one, places may be left over.
+
+For a number of pictures, the stages plan once what is to be called, with which memory. A training step then makes these
+calls and nothing else: in a small network, Python would take longer to prepare them than they take.
 """
 
+import copy
 import ctypes
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,29 +21,62 @@ from torch import Tensor, nn
 from tinydigits.models.layers import Dropout
 from tinydigits.training.native.library import ConvolutionShape, load_kernels
 
-Backward = tuple[Tensor | None, list[Tensor]]
+Call = Callable[[], object]
+Planned = tuple[Callable[..., object], Sequence[Any]]
 
 
-class Vectors:
-    """The kernels, and how many pictures the present batch has."""
+class Plan:
+    """What a step with so many pictures calls, and the memory that it takes.
 
-    def __init__(self) -> None:
+    A map that nobody reads again later is only passed on: it lies in one of two rooms, where the one after the next
+    overwrites it. So little memory goes round, and it stays in the nearer caches.
+    """
+
+    def __init__(self, pictures: int) -> None:
         self.kernels = load_kernels()
         self.lanes: int = self.kernels.lanes()
-        self.pictures = 0
+        self.pictures = pictures
+        self.blocks = -(-pictures // self.lanes)
+        self.keeping = True  # whether the map that a stage makes now is read again later
+        self._rooms = [torch.empty(0).untyped_storage() for _ in range(3)]
+        self._room = 0
+        self._planned: list[Planned] = []
 
-    @property
-    def blocks(self) -> int:
-        """So many blocks hold the pictures."""
-        return -(-self.pictures // self.lanes)
+    def map(self, channels: int, height: int, width: int) -> Tensor:
+        """Memory for a map; see `keeping`."""
+        if self.keeping:
+            return torch.empty(self.blocks, channels, height, width, self.lanes)
+        self._room = 1 - self._room
+        return self._in_room(self._room, self.blocks, channels, height, width, self.lanes)
 
-    def empty(self, channels: int, height: int, width: int) -> Tensor:
-        """A map to be filled."""
-        return torch.empty(self.blocks, channels, height, width, self.lanes)
+    def scratch(self, *shape: int) -> Tensor:
+        """Memory until somebody asks for scratch again."""
+        return self._in_room(2, *shape)
 
-    def call(self, name: str, *arguments: Any) -> None:
-        """A kernel, with tensors for its pointers."""
-        getattr(self.kernels, name)(*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
+    def _in_room(self, room: int, *shape: int) -> Tensor:
+        strides = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+        # which makes the room as large as it has to be
+        return torch.empty(0).set_(self._rooms[room], 0, shape, strides)
+
+    def call(self, kernel: str, *arguments: Any) -> None:
+        """Plan the call of a kernel, with tensors for its pointers."""
+        self._planned.append((getattr(self.kernels, kernel), arguments))
+
+    def do(self, work: Callable[[], object]) -> None:
+        """Plan to do something in Python."""
+        self._planned.append((work, ()))
+
+    def planned(self) -> list[Planned]:
+        """What was planned since this was last asked."""
+        planned, self._planned = self._planned, []
+        return planned
+
+
+def calls_of(planned: Sequence[Planned]) -> list[Call]:
+    """What was planned as calls, when all is planned and every room has its size. The plan has to outlive them."""
+    return [
+        partial(work, *(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)) for work, arguments in planned
+    ]
 
 
 def pictures_of(x: Tensor, pictures: int) -> Tensor:
@@ -46,283 +84,347 @@ def pictures_of(x: Tensor, pictures: int) -> Tensor:
     return x.permute(0, 4, 1, 2, 3).flatten(0, 1)[:pictures]
 
 
-def blocked(x: Tensor, vectors: Vectors) -> Tensor:
+def blocked(x: Tensor, lanes: int) -> Tensor:
     """[N, C, H, W] → [B, C, H, W, L]; places left over are filled with zeros."""
-    full = x.new_zeros(vectors.blocks * vectors.lanes, *x.shape[1:])
+    blocks = -(-len(x) // lanes)
+    full = x.new_zeros(blocks * lanes, *x.shape[1:])
     full[: len(x)] = x
-    return full.view(vectors.blocks, vectors.lanes, *x.shape[1:]).permute(0, 2, 3, 4, 1).contiguous()
+    return full.view(blocks, lanes, *x.shape[1:]).permute(0, 2, 3, 4, 1).contiguous()
 
 
 class Stage(ABC):
-    """One layer. `forward` keeps what `backward` needs; that may overwrite the gradient it is given."""
+    """One layer. `forward` is planned first, then `backward`, which may overwrite the gradient that it is given."""
 
-    parameters: list[Tensor]
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """The layer's output [B, C', H', W', L]."""
+    parameters: Sequence[Tensor] = ()
+    reads_input = False  # on the way back
+    reads_output = False
 
     @abstractmethod
-    def backward(self, dy: Tensor, wanted: bool) -> Backward:
-        """The gradient of the input (None where it is not wanted), and those of the parameters."""
+    def forward(self, x: Tensor, plan: Plan) -> Tensor:
+        """Plan the way from x to the layer's output [B, C', H', W', L], which is returned."""
+
+    @abstractmethod
+    def backward(self, dy: Tensor, gradients: Sequence[Tensor], plan: Plan) -> Tensor:
+        """Plan the way back from the gradient of the output to that of the input, and to those of the parameters."""
 
 
 class Convolution(Stage):
     """A convolution with stride 1, group by group; a linear layer is one whose kernel is the whole map."""
 
-    def __init__(self, module: nn.Conv2d | nn.Linear, vectors: Vectors) -> None:
-        self.vectors = vectors
+    def __init__(self, module: nn.Conv2d | nn.Linear) -> None:
         self.weight, self.bias = module.weight, module.bias
         self.parameters = [self.weight] if self.bias is None else [self.weight, self.bias]
         self.padding = _pair(module.padding) if isinstance(module, nn.Conv2d) else (0, 0)
         self.groups = module.groups if isinstance(module, nn.Conv2d) else 1
+        self.reads_input = self.padding[1] == 0  # else a padded copy
+        self.first = False  # in the network, where nobody asks for the gradient of the pictures
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, plan: Plan) -> Tensor:
         """Valid convolution of the map with zeros at its sides; those above and below are only thought of."""
         _, channels, height, width, _ = self.in_shape = x.shape
         weight = self.weight.detach()
         self.kernel = weight if weight.ndim == 4 else weight.view(len(weight), channels, height, width)
         out, into, *kernel = self.kernel.shape
         top, side = self.padding
-        self.x = _pad_columns(x, side, self.vectors)
+        self.x = x
+        if side:
+            self.x = torch.empty(plan.blocks, channels, height, width + 2 * side, plan.lanes)
+            plan.call("pad_columns", x, self.x, plan.blocks * channels * height, width, side)
         size = height + 2 * top - kernel[0] + 1, width + 2 * side - kernel[1] + 1
-        y = self.vectors.empty(out, *size)
+        y = plan.map(out, *size)
         self.shape = ConvolutionShape(
             into, height, width + 2 * side, out // self.groups, *size, *kernel, top, channels, out
         )  # fmt: skip
-        bias = None if self.bias is None else self.bias.detach()
-        self._convolve(self.x, self.kernel.chunk(self.groups), bias, y, self.shape)
+        biases = [None] * self.groups if self.bias is None else self.bias.detach().chunk(self.groups)
+        groups = zip(self.x.chunk(self.groups, 1), self.kernel.chunk(self.groups), biases, strict=True)
+        for (part, own, bias), result in zip(groups, y.chunk(self.groups, 1), strict=True):
+            self._convolve(part, own.data_ptr(), own.stride(), bias, result, self.shape, plan)
         return y
 
-    def backward(self, dy: Tensor, wanted: bool) -> Backward:
+    def backward(self, dy: Tensor, gradients: Sequence[Tensor], plan: Plan) -> Tensor:
         """The input's gradient is a convolution of dy with the kernel turned by half a circle."""
         shape, (_, channels, height, width, _) = self.shape, self.in_shape
-        gradient = torch.empty(self.weight.shape)
-        room = torch.empty(gradient[0].numel() * shape.out_channels * self.vectors.lanes)
+        room = plan.scratch(self.kernel[0].numel() * shape.out_channels, plan.lanes)
+        gradient = gradients[0] if gradients[0].ndim == 4 else gradients[0].unflatten(1, self.kernel.shape[1:])
         groups = (self.x.chunk(self.groups, 1), dy.chunk(self.groups, 1), gradient.chunk(self.groups))
         for x, y, own in zip(*groups, strict=True):
-            self.vectors.call("convolve_weight_gradient", x, y, own, self.vectors.blocks, shape, room)
-        gradients = [gradient]
+            plan.call("convolve_weight_gradient", x, y, own, _strides(own.stride()), plan.blocks, shape, room)
         if self.bias is not None:
-            gradients.append(torch.empty(len(gradient)))
             positions = shape.out_height * shape.out_width
-            self.vectors.call("sum_positions", dy, gradients[1], self.vectors.blocks, len(gradient), positions)
-        if not wanted:
-            return None, gradients
-        margin = shape.kernel_width - 1 - self.padding[1]
+            plan.call("sum_positions", dy, gradients[1], plan.blocks, len(gradients[1]), positions)
+        if self.first:
+            return dy
+        out, margin = len(self.kernel), shape.kernel_width - 1 - self.padding[1]
+        dy = self._widened(dy, margin, plan)
         turned = ConvolutionShape(
             shape.out_channels, shape.out_height, shape.out_width + 2 * margin, shape.in_channels, height, width,
-            shape.kernel_height, shape.kernel_width, shape.kernel_height - 1 - self.padding[0], len(gradient), channels,
+            shape.kernel_height, shape.kernel_width, shape.kernel_height - 1 - self.padding[0], out, channels,
         )  # fmt: skip
-        dx = self.vectors.empty(channels, height, width)
-        kernels = [kernel.flip(2, 3).transpose(0, 1) for kernel in self.kernel.chunk(self.groups)]
-        self._convolve(_pad_columns(dy, margin, self.vectors), kernels, None, dx, turned)
-        return dx, gradients
+        dx = plan.map(channels, height, width)
+        groups = (dy.chunk(self.groups, 1), self.kernel.chunk(self.groups), dx.chunk(self.groups, 1))
+        for y, own, x in zip(*groups, strict=True):
+            outs, ins, rows, columns = own.stride()
+            last = own[0, 0, -1, -1].data_ptr()  # from there, rows and columns are read backwards
+            self._convolve(y, last, (ins, outs, -rows, -columns), None, x, turned, plan)
+        return dx
+
+    def _widened(self, dy: Tensor, margin: int, plan: Plan) -> Tensor:
+        """Columns of zeros at both sides; a margin below 0 cuts off."""
+        if margin == 0:
+            return dy
+        _, channels, height, width, _ = dy.shape
+        wide = plan.scratch(plan.blocks, channels, height, width + 2 * margin, plan.lanes)
+        if margin < 0:
+            plan.do(partial(wide.copy_, dy[:, :, :, -margin:margin]))
+        else:
+            plan.call("pad_columns", dy, wide, plan.blocks * channels * height, width, margin)
+        return wide
 
     def _convolve(
-        self, x: Tensor, kernels: Sequence[Tensor], bias: Tensor | None, y: Tensor, shape: ConvolutionShape
-    ) -> None:
-        biases = [None] * self.groups if bias is None else bias.chunk(self.groups)
-        for part, kernel, own, out in zip(
-            x.chunk(self.groups, 1), kernels, biases, y.chunk(self.groups, 1), strict=True
-        ):
-            packed = torch.empty(kernel.numel())
-            strides = (ctypes.c_ssize_t * 4)(*kernel.stride())
-            self.vectors.call("convolve", part, kernel, strides, own, out, self.vectors.blocks, shape, packed)
+        self, x: Tensor, kernel: int, strides: Sequence[int], bias: Tensor | None, y: Tensor, shape: ConvolutionShape,
+        plan: Plan,
+    ) -> None:  # fmt: skip
+        packed = torch.empty(self.kernel.numel() // self.groups)
+        plan.call("convolve", x, kernel, _strides(strides), bias, y, plan.blocks, shape, packed)
 
 
-def _pad_columns(x: Tensor, margin: int, vectors: Vectors) -> Tensor:
-    """Columns of zeros at both sides; a margin below 0 cuts off."""
-    if margin < 0:
-        return x[:, :, :, -margin:margin].contiguous()
-    if margin == 0:
-        return x
-    _, channels, height, width, _ = x.shape
-    y = vectors.empty(channels, height, width + 2 * margin)
-    vectors.call("pad_columns", x, y, vectors.blocks * channels * height, width, margin)
-    return y
+def _strides(strides: Sequence[int]) -> ctypes.Array[ctypes.c_ssize_t]:
+    return (ctypes.c_ssize_t * 4)(*strides)
 
 
 class Norm(Stage):
     """Batch norm, with the ReLU behind it if `least` is 0."""
 
-    def __init__(self, module: nn.BatchNorm2d, vectors: Vectors) -> None:
-        self.module, self.vectors = module, vectors
+    reads_input = True
+
+    def __init__(self, module: nn.BatchNorm2d) -> None:
+        self.module = module
         self.least = -math.inf
         self.parameters = [module.weight, module.bias]
+        self.moments = torch.empty(2, module.num_features)  # mean and variance of the batch, for the running ones
 
-    def forward(self, x: Tensor) -> Tensor:
+    def take_relu(self) -> None:
+        """Do the ReLU behind it too."""
+        self.least, self.reads_output = 0.0, True
+
+    def forward(self, x: Tensor, plan: Plan) -> Tensor:
         """By the share's own statistics."""
         module, (_, channels, height, width, _) = self.module, x.shape
-        self.x, self.y = x, torch.empty_like(x)
-        self.moments, self.inverse = torch.empty(2, channels), torch.empty(channels)
-        self.vectors.call(
-            "batch_norm", x, self.y, module.weight, module.bias, self.moments[0], self.moments[1], self.inverse,
-            module.eps, self.least, self.vectors.pictures, channels, height * width,
+        self.x, self.y = x, plan.map(channels, height, width)
+        self.inverse = torch.empty(channels)
+        plan.call(
+            "batch_norm", x, self.y, module.weight, module.bias, *self.moments, self.inverse,
+            module.eps, self.least, plan.pictures, channels, height * width,
         )  # fmt: skip
         return self.y
 
-    def move_running(self, moments: Tensor) -> None:
-        """Move the running mean and variance to those of a batch, [2, C]."""
-        module = self.module
-        assert module.running_mean is not None
-        assert module.running_var is not None
-        assert module.momentum is not None
-        assert module.num_batches_tracked is not None
-        module.num_batches_tracked.add_(1)
-        module.running_mean.lerp_(moments[0], module.momentum)
-        module.running_var.lerp_(moments[1], module.momentum)
-
-    def backward(self, dy: Tensor, wanted: bool) -> Backward:  # noqa: ARG002
+    def backward(self, dy: Tensor, gradients: Sequence[Tensor], plan: Plan) -> Tensor:
         """In place."""
         _, channels, height, width, _ = dy.shape
-        weight, bias = torch.empty(2, channels)
-        y = None if math.isinf(self.least) else self.y
-        self.vectors.call(
-            "batch_norm_backward", dy, self.x, y, self.moments[0], self.inverse, self.module.weight, dy, weight, bias,
-            self.vectors.pictures, channels, height * width,
+        y = self.y if self.reads_output else None  # for the ReLU
+        of_weight, of_bias = gradients
+        plan.call(
+            "batch_norm_backward", dy, self.x, y, self.moments[0], self.inverse, self.module.weight, dy, of_weight,
+            of_bias, plan.pictures, channels, height * width,
         )  # fmt: skip
-        return dy, [weight, bias]
+        return dy
 
 
 class Relu(Stage):
     """A ReLU without a batch norm before it."""
 
-    def __init__(self, _module: nn.ReLU, vectors: Vectors) -> None:
-        self.vectors = vectors
-        self.parameters = []
+    reads_output = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Into a new map: what comes before may have kept its own."""
-        self.y = torch.empty_like(x)
-        self.vectors.call("relu", x, self.y, x.numel() // self.vectors.lanes)
+    def __init__(self, _module: nn.ReLU) -> None:
+        pass
+
+    def forward(self, x: Tensor, plan: Plan) -> Tensor:
+        """Into a new map: what comes before may read its own again."""
+        self.y = plan.map(*x.shape[1:4])
+        plan.call("relu", x, self.y, x.numel() // plan.lanes)
         return self.y
 
-    def backward(self, dy: Tensor, wanted: bool) -> Backward:  # noqa: ARG002
+    def backward(self, dy: Tensor, gradients: Sequence[Tensor], plan: Plan) -> Tensor:  # noqa: ARG002
         """In place."""
-        self.vectors.call("relu_backward", dy, self.y, dy, dy.numel() // self.vectors.lanes)
-        return dy, []
+        plan.call("relu_backward", dy, self.y, dy, dy.numel() // plan.lanes)
+        return dy
 
 
 class MaxPool(Stage):
     """Windows that touch and do not overlap."""
 
-    def __init__(self, module: nn.MaxPool2d, vectors: Vectors) -> None:
-        self.side, self.vectors = _pair(module.kernel_size)[0], vectors
-        self.parameters = []
+    def __init__(self, module: nn.MaxPool2d) -> None:
+        self.side = _pair(module.kernel_size)[0]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, plan: Plan) -> Tensor:
         """Keeps which of each window was the largest."""
         _, channels, height, width, _ = self.in_shape = x.shape
-        y = self.vectors.empty(channels, height // self.side, width // self.side)
+        y = plan.map(channels, height // self.side, width // self.side)
         self.which = torch.empty(y.shape, dtype=torch.uint8)
-        self.vectors.call("max_pool", x, y, self.which, self.vectors.blocks * channels, height, width, self.side)
+        plan.call("max_pool", x, y, self.which, plan.blocks * channels, height, width, self.side)
         return y
 
-    def backward(self, dy: Tensor, wanted: bool) -> Backward:  # noqa: ARG002
+    def backward(self, dy: Tensor, gradients: Sequence[Tensor], plan: Plan) -> Tensor:  # noqa: ARG002
         """To the largest of each window."""
         _, channels, height, width, _ = self.in_shape
-        dx = self.vectors.empty(channels, height, width)
-        maps = self.vectors.blocks * channels
-        self.vectors.call("max_pool_backward", dy, self.which, dx, maps, height, width, self.side)
-        return dx, []
+        dx = plan.map(channels, height, width)
+        plan.call("max_pool_backward", dy, self.which, dx, plan.blocks * channels, height, width, self.side)
+        return dx
 
 
 class AveragePool(Stage):
     """Windows that touch and do not overlap, or the whole map."""
 
-    def __init__(self, module: nn.AvgPool2d | nn.AdaptiveAvgPool2d, vectors: Vectors) -> None:
+    def __init__(self, module: nn.AvgPool2d | nn.AdaptiveAvgPool2d) -> None:
         self.window = _pair(module.kernel_size) if isinstance(module, nn.AvgPool2d) else None
-        self.vectors = vectors
-        self.parameters = []
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, plan: Plan) -> Tensor:
         """The mean of each window."""
         _, channels, height, width, _ = self.in_shape = x.shape
         rows, columns = self.window or (height, width)
-        y = self.vectors.empty(channels, height // rows, width // columns)
-        self.vectors.call("average_pool", x, y, self.vectors.blocks * channels, height, width, rows, columns)
+        y = plan.map(channels, height // rows, width // columns)
+        plan.call("average_pool", x, y, plan.blocks * channels, height, width, rows, columns)
         return y
 
-    def backward(self, dy: Tensor, wanted: bool) -> Backward:  # noqa: ARG002
+    def backward(self, dy: Tensor, gradients: Sequence[Tensor], plan: Plan) -> Tensor:  # noqa: ARG002
         """In equal shares to the window."""
         _, channels, height, width, _ = self.in_shape
-        dx = self.vectors.empty(channels, height, width)
-        maps = self.vectors.blocks * channels
-        self.vectors.call("average_pool_backward", dy, dx, maps, height, width, *(self.window or (height, width)))
-        return dx, []
+        dx = plan.map(channels, height, width)
+        window = self.window or (height, width)
+        plan.call("average_pool_backward", dy, dx, plan.blocks * channels, height, width, *window)
+        return dx
+
+
+class Drop(Stage):
+    """Our dropout, with the numbers that its module would have drawn."""
+
+    def __init__(self, module: Dropout) -> None:
+        self.threshold = round(module.p * 65536)
+
+    def forward(self, x: Tensor, plan: Plan) -> Tensor:
+        """Draws anew in each step."""
+        y = plan.map(*x.shape[1:4])
+        self.draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+        plan.do(partial(self.draws.random_, -(2**63), None))
+        self._drop(x, y, plan)
+        return y
+
+    def backward(self, dy: Tensor, gradients: Sequence[Tensor], plan: Plan) -> Tensor:  # noqa: ARG002
+        """In place."""
+        self._drop(dy, dy, plan)
+        return dy
+
+    def _drop(self, x: Tensor, y: Tensor, plan: Plan) -> None:
+        scale = 1 / (1 - self.threshold / 65536)
+        plan.call("drop", x, self.draws, y, self.threshold - 32768, scale, x.numel() // plan.lanes)
 
 
 class Elementwise(Stage):
-    """A layer without weights that treats all numbers alike, such as dropout: PyTorch does it on the blocks."""
+    """A layer without weights that treats all numbers alike: PyTorch does it on the blocks."""
 
-    def __init__(self, module: nn.Module, _vectors: Vectors) -> None:
+    reads_input = True
+
+    def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.parameters = []
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, plan: Plan) -> Tensor:
         """With its own small graph."""
-        with torch.enable_grad():
-            self.x = x.detach().requires_grad_()
-            self.y: Tensor = self.module(self.x)
-        y: Tensor = self.y.detach()
+        y = plan.map(*x.shape[1:4])
+
+        def work() -> None:
+            with torch.enable_grad():
+                self.x = x.detach().requires_grad_()
+                self.y: Tensor = self.module(self.x)
+            y.copy_(self.y.detach())
+
+        plan.do(work)
         return y
 
-    def backward(self, dy: Tensor, wanted: bool) -> Backward:  # noqa: ARG002
-        """Through that graph."""
-        return torch.autograd.grad(self.y, self.x, dy)[0].contiguous(), []
+    def backward(self, dy: Tensor, gradients: Sequence[Tensor], plan: Plan) -> Tensor:  # noqa: ARG002
+        """Through that graph, in place."""
+        plan.do(lambda: dy.copy_(torch.autograd.grad(self.y, self.x, dy)[0]))
+        return dy
 
 
 class Elsewhere(Stage):
     """Any other layer: PyTorch does it on pictures [N, C, H, W], or [N, C] behind a Flatten."""
 
-    def __init__(self, module: nn.Module, vectors: Vectors, flat: bool) -> None:
-        self.module, self.vectors, self.flat = module, vectors, flat
+    reads_input = True
+
+    def __init__(self, module: nn.Module, flat: bool) -> None:
+        self.module, self.flat = module, flat
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, plan: Plan) -> Tensor:
         """With its own small graph."""
-        pictures = pictures_of(x, self.vectors.pictures)
-        with torch.enable_grad():
-            self.x = (pictures.flatten(1) if self.flat else pictures).detach().requires_grad_()
-            self.y: Tensor = self.module(self.x)
-        y = self.y.detach()
-        self.in_shape = pictures.shape
-        return blocked(y[:, :, None, None] if y.ndim == 2 else y, self.vectors)
+        self.in_shape = pictures_of(x, plan.pictures).shape
+        y = plan.map(*self._out_shape())
 
-    def backward(self, dy: Tensor, wanted: bool) -> Backward:  # noqa: ARG002
+        def work() -> None:
+            with torch.enable_grad():
+                self.x = self._flat(pictures_of(x, plan.pictures)).detach().requires_grad_()
+                self.y: Tensor = self.module(self.x)
+            answer = self.y.detach()
+            y.copy_(blocked(answer[:, :, None, None] if answer.ndim == 2 else answer, plan.lanes))
+
+        plan.do(work)
+        return y
+
+    def backward(self, dy: Tensor, gradients: Sequence[Tensor], plan: Plan) -> Tensor:
         """Through that graph."""
-        gradient = pictures_of(dy, self.vectors.pictures).reshape(self.y.shape)
-        dx, *gradients = torch.autograd.grad(self.y, [self.x, *self.parameters], gradient)
-        return blocked(dx.reshape(self.in_shape), self.vectors), gradients
+        dx = plan.map(*self.in_shape[1:])
+
+        def work() -> None:
+            gradient = pictures_of(dy, plan.pictures).reshape(self.y.shape)
+            found, *own = torch.autograd.grad(self.y, [self.x, *self.parameters], gradient)
+            dx.copy_(blocked(found.reshape(self.in_shape), plan.lanes))
+            for place, value in zip(gradients, own, strict=True):
+                place.copy_(value)
+
+        plan.do(work)
+        return dx
+
+    def _flat(self, x: Tensor) -> Tensor:
+        return x.flatten(1) if self.flat else x
+
+    def _out_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width, as a copy tells: asking the layer itself would move what it remembers."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            answer = copy.deepcopy(self.module).eval()(self._flat(torch.zeros(self.in_shape)))
+        channels, height, width = (*answer.shape[1:], 1, 1)[:3]
+        return channels, height, width
 
 
-def _convolution(module: nn.Conv2d, vectors: Vectors) -> Stage | None:
+def _convolution(module: nn.Conv2d) -> Stage | None:
     usual = module.stride == (1, 1) and module.dilation == (1, 1)
     numbers = isinstance(module.padding, tuple) and module.padding_mode == "zeros"
-    return Convolution(module, vectors) if usual and numbers else None
+    return Convolution(module) if usual and numbers else None
 
 
-def _norm(module: nn.BatchNorm2d, vectors: Vectors) -> Stage | None:
+def _norm(module: nn.BatchNorm2d) -> Stage | None:
     usual = module.affine and module.track_running_stats and module.momentum is not None
-    return Norm(module, vectors) if usual and module.training else None
+    return Norm(module) if usual and module.training else None
 
 
-def _max_pool(module: nn.MaxPool2d, vectors: Vectors) -> Stage | None:
+def _max_pool(module: nn.MaxPool2d) -> Stage | None:
     rows, columns = _pair(module.kernel_size)
     square = rows == columns <= 15 and _pair(module.stride) == (rows, columns)  # which of 225 fits into a byte
     usual = square and _pair(module.padding) == (0, 0) and _pair(module.dilation) == (1, 1) and not module.ceil_mode
-    return MaxPool(module, vectors) if usual else None
+    return MaxPool(module) if usual else None
 
 
-def _average_pool(module: nn.AvgPool2d, vectors: Vectors) -> Stage | None:
+def _average_pool(module: nn.AvgPool2d) -> Stage | None:
     touching = _pair(module.stride) == _pair(module.kernel_size) and _pair(module.padding) == (0, 0)
     usual = touching and not module.ceil_mode and module.divisor_override is None
-    return AveragePool(module, vectors) if usual else None
+    return AveragePool(module) if usual else None
 
 
-def _global_pool(module: nn.AdaptiveAvgPool2d, vectors: Vectors) -> Stage | None:
-    return AveragePool(module, vectors) if module.output_size in (1, (1, 1)) else None
+def _global_pool(module: nn.AdaptiveAvgPool2d) -> Stage | None:
+    return AveragePool(module) if module.output_size in (1, (1, 1)) else None
+
+
+def _dropout(module: Dropout) -> Stage:
+    return Drop(module) if module.training else Elementwise(module)
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -330,7 +432,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 # What makes the stage of a layer; None where its settings are unusual.
-STAGES: dict[type[nn.Module], Callable[[Any, Vectors], Stage | None]] = {
+STAGES: dict[type[nn.Module], Callable[[Any], Stage | None]] = {
     nn.Conv2d: _convolution,
     nn.Linear: Convolution,
     nn.BatchNorm2d: _norm,
@@ -338,7 +440,7 @@ STAGES: dict[type[nn.Module], Callable[[Any, Vectors], Stage | None]] = {
     nn.MaxPool2d: _max_pool,
     nn.AvgPool2d: _average_pool,
     nn.AdaptiveAvgPool2d: _global_pool,
-    Dropout: Elementwise,
+    Dropout: _dropout,
     nn.Dropout: Elementwise,
     nn.SiLU: Elementwise,
     nn.GELU: Elementwise,

@@ -1,0 +1,55 @@
+"""What a run draws from its seed: the order of the digits, the maps of the augmentation, the numbers of dropout.
+
+All of it hangs on (seed, epoch[, step]) alone, so that a run that stops and goes on ends with the same bits.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinydigits.data.augment import affine_draws, affine_maps
+from tinydigits.training.config import Recipe
+
+
+def keyed_seed(*key: int) -> int:
+    """A seed for (seed, epoch[, step]); NumPy's SeedSequence keeps neighbouring keys independent."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def keyed_generator(*key: int) -> torch.Generator:
+    """A CPU generator for (seed, epoch[, step])."""
+    return torch.Generator().manual_seed(keyed_seed(*key))
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch sees its digits, int64 [N], on the CPU."""
+    return torch.randperm(count, generator=keyed_generator(seed, epoch))
+
+
+def step_seeds(steps: int, seed: int, epoch: int) -> list[int]:
+    """What each step of an epoch draws from: the maps of its digits, and then what the network itself draws."""
+    return [keyed_seed(seed, epoch, step) for step in range(steps)]
+
+
+def epoch_maps(count: int, recipe: Recipe, seeds: Sequence[int]) -> Tensor:
+    """The augmentation's maps of an epoch's digits in their order, [N, 2, 3], on the CPU; `seeds` are its steps'.
+
+    Each batch has its own draws; the arithmetic on them is done for all at once. A digit without a batch has no map.
+    """
+    generator = torch.Generator()
+    starts = range(0, count, recipe.batch_size)
+    draws = [
+        affine_draws(min(recipe.batch_size, count - start), generator.manual_seed(own))
+        for start, own in zip(starts, seeds, strict=False)
+    ]
+    return affine_maps(torch.cat(draws, dim=1), 28, recipe.augmentation)
+
+
+def seed_network(seed: int, device: torch.device) -> None:
+    """What the network itself draws from now on: dropout."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed asks all devices, and takes long
+    else:
+        torch.manual_seed(seed)
