@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +50,13 @@ def conv(out: int, into: int, kernel: Pair, stride: Pair = (1, 1), padding: Pair
     return Conv(weight.astype(np.float32), draw.normal(0, 0.1, out).astype(np.float32), stride, padding)
 
 
+def depthwise(channels: int, kernel: Pair, stride: Pair = (1, 1), padding: Pair = (0, 0)) -> Conv:
+    """Random weights that keep the spread of a map, and channels of unequal spread."""
+    each = conv(channels, 1, kernel, stride, padding)
+    scale = np.geomspace(0.1, 3, channels, dtype=np.float32)
+    return replace(each, weight=each.weight * scale[:, None, None, None], depthwise=True)
+
+
 def affine(channels: int) -> Affine:
     """Scales of either sign."""
     draw = np.random.default_rng(channels)
@@ -82,6 +90,13 @@ _ODD: dict[str, tuple[Op, ...]] = {
     "axes that differ": (FRONT, conv(3, 1, (5, 2), (2, 1), (2, 1)), Relu(), MaxPool((3, 2), (1, 2), (1, 1)), affine(3),
                          conv(7, 3, (1, 3), (1, 2), (0, 2)), AveragePool((2, 3), (2, 1), (1, 1)), Relu(),
                          conv(10, 7, (8, 9))),
+    "separable": (FRONT, conv(6, 1, (3, 3)), Relu(), depthwise(6, (3, 3)), conv(20, 6, (1, 1)), MaxPool((2, 2), (2, 2)),
+                  Relu(), depthwise(20, (5, 5), (1, 1), (2, 2)), conv(10, 20, (1, 1)), affine(10), Relu(),
+                  AveragePool((12, 12), (12, 12))),
+    # The first and the last, behind and before what padding must not take for zero
+    "depthwise": (FRONT, depthwise(1, (3, 5), (2, 1), (1, 2)), Relu(), conv(9, 1, (1, 1)), Relu(), affine(9),
+                  depthwise(9, (5, 3), (2, 2), (2, 0)), Relu(), conv(17, 9, (2, 2), (1, 2)),
+                  depthwise(17, (3, 3), (1, 1), (1, 1)), conv(10, 17, (1, 1), (1, 1), (1, 0)), depthwise(10, (8, 6))),
     # Scales of either sign before and behind max pools, a dead channel, averages whose channels are scaled differently
     "every operation": (FRONT, pruned(conv(6, 1, (3, 3), (1, 1), (1, 1)), 2), Relu(), affine(6),
                         MaxPool((3, 2), (2, 2), (1, 0)), affine(6), conv(10, 6, (3, 2), (2, 1), (1, 1)), Relu(),
@@ -110,13 +125,14 @@ def odd_int8_graph() -> Int8Graph:
         low, high = clamps if clamp else (None, None)
         return Requantise(multiplier.astype(np.int32), offset, shift, low, high)
 
-    def integers(shape: tuple[int, ...], rescaling: Requantise, **windows: Pair) -> Int8Conv:
+    def integers(shape: tuple[int, ...], rescaling: Requantise, **settings: Any) -> Int8Conv:
         weight, bias = draw.integers(-127, 128, shape), draw.integers(-30_000, 30_000, shape[0])
-        return Int8Conv(weight.astype(np.int8), bias.astype(np.int32), rescaling, 17, **windows)
+        return Int8Conv(weight.astype(np.int8), bias.astype(np.int32), rescaling, 17, **settings)
 
     body = (
         integers((5, 1, 3, 2), requantise(5, 31), stride=(2, 1), padding=(1, 0)),
         MaxPool((3, 3), (2, 2), (1, 1)),
+        integers((5, 1, 3, 3), requantise(5, 31), padding=(1, 2), depthwise=True),
         Int8AveragePool((2, 2), (1, 2), (1, 0), requantise(5, 26), zero_point=9),
     )
     height, width = floats.output_shapes(body)[-1][1:]

@@ -13,6 +13,7 @@ from tinydigits.data.normalise import normalise
 from tinydigits.data.sources import load_dataset
 from tinydigits.errors import ExportError
 from tinydigits.evaluation.predictions import predict_logits
+from tinydigits.models.design import Block, Design, build_design
 from tinydigits.models.registry import create_model, list_models
 from tinydigits.models.weights import Card, load_card, packaged_weights
 from tinydigits.shipping.fold import fold_network
@@ -79,6 +80,41 @@ def test_the_pool_of_plain_9k_comes_before_its_last_convolution(card: Card) -> N
 
 def test_the_pool_that_is_not_global_keeps_its_window(card: Card) -> None:
     assert describe(fold_network(create_model("pooled-16k").eval(), card).ops[-1]) == "average pool 7×7"
+
+
+def _depthwise(channels: int, kernel: int = 3, padding: int = 0) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, kernel, padding=padding, groups=channels, bias=False)
+
+
+def test_separable_blocks_leave_nothing_between_their_two_convolutions(card: Card) -> None:
+    blocks = (Block(6), Block(12, separable=True, pool="max"), Block(9, kernel=5, separable=True, padding=True))
+    model = build_design(Design(blocks)).eval()  # as it starts, scales are positive
+    described = [describe(op) for op in fold_network(model, card).ops]
+    assert described == [
+        *("conv 3×3, 1 → 6", "ReLU"),
+        *("depthwise conv 3×3, 6 channels", "conv 1×1, 6 → 12", "max pool 2×2", "ReLU"),
+        *("depthwise conv 5×5, 12 channels, padding 2×2", "conv 1×1, 12 → 9", "ReLU"),
+        *("average pool 12×12", "conv 1×1, 9 → 10"),
+    ]
+    _same(_settled(model, card), card)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        # as in MobileNet: a norm and ReLU of its own
+        [nn.Conv2d(1, 6, 3), nn.ReLU(), _depthwise(6), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 10, 1)],
+        # norms before it, without and with padding that their shift must not reach
+        [nn.Conv2d(1, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), _depthwise(6), nn.Conv2d(6, 10, 1)],
+        [nn.Conv2d(1, 6, 3), nn.ReLU(), nn.BatchNorm2d(6), _depthwise(6, 5, padding=1), nn.Conv2d(6, 10, 1)],
+        # first, where the normalisation stands before it, and last
+        [_depthwise(1), nn.Conv2d(1, 10, 1), nn.ReLU()],
+        [_depthwise(1, padding=1), nn.Conv2d(1, 10, 1), nn.ReLU()],
+        [nn.Conv2d(1, 10, 3), nn.ReLU(), nn.BatchNorm2d(10), _depthwise(10, 7)],
+    ],
+)
+def test_depthwise_convolutions_fold_to_the_same_logits(layers: list[nn.Module], card: Card) -> None:
+    _same(_settled(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), card), card)
 
 
 class Functional(nn.Module):
@@ -182,7 +218,8 @@ class Branches(nn.Module):
     ("build", "sentence"),
     [
         (lambda: _net(nn.Conv2d(1, 10, 3), nn.Sigmoid()), r"1 \(Sigmoid\) cannot be exported. What can: convolution"),
-        (lambda: _net(nn.Conv2d(1, 10, 3), nn.Conv2d(10, 10, 3, groups=2)), r"1 \(Conv2d\) has groups = 2"),
+        (lambda: _net(nn.Conv2d(1, 10, 3), nn.Conv2d(10, 10, 3, groups=2)), r"1 \(Conv2d\) has groups = 2, and only"),
+        (lambda: _net(nn.Conv2d(1, 5, 3), nn.Conv2d(5, 10, 3, groups=5)), r"1 \(Conv2d\) has groups = 5, and only"),
         (lambda: _net(nn.Conv2d(1, 10, 3, dilation=2)), r"0 \(Conv2d\) has dilation"),
         (lambda: _net(nn.Conv2d(1, 10, 3), nn.MaxPool2d(3, ceil_mode=True)), r"1 \(MaxPool2d\) has ceil_mode"),
         (lambda: _net(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(3)), r"1 \(AdaptiveAvgPool2d\) has an output of"),

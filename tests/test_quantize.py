@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.networks import digits, odd_graphs, zoo_graph
+from tests.networks import FRONT, conv, depthwise, digits, odd_graphs, pruned, zoo_graph
 from tinydigits.data.dataset import DigitData
 from tinydigits.models.registry import list_models
 from tinydigits.models.weights import load_model, packaged_weights
@@ -51,10 +51,12 @@ def test_shipped_networks_lose_at_most_a_tenth_of_a_point(name: str, mnist: Digi
     assert (int8.run(shipped, images).argmax(axis=1) == labels).mean() >= float_accuracy - 0.001
 
 
-def test_a_convolution_is_what_its_definition_says() -> None:
+@pytest.mark.parametrize(("channels", "reads"), [(2, [[0, 1], [0, 1], [0, 1]]), (3, [[0], [1], [2]])])
+def test_a_convolution_is_what_its_definition_says(channels: int, reads: list[list[int]]) -> None:
+    """A dense and a depthwise one; `reads`: the input's channels that each of the output's is made of."""
     draw = np.random.default_rng(0)
     op = Int8Conv(
-        weight=draw.integers(-127, 128, (3, 2, 3, 3)).astype(np.int8),
+        weight=draw.integers(-127, 128, (3, len(reads[0]), 3, 3)).astype(np.int8),
         bias=draw.integers(-5000, 5000, 3).astype(np.int32),
         requantise=Requantise(
             np.array([70_000, -90_000, 1], np.int32),
@@ -66,8 +68,9 @@ def test_a_convolution_is_what_its_definition_says() -> None:
         zero_point=7,
         stride=(2, 1),
         padding=(1, 0),
+        depthwise=len(reads[0]) == 1,
     )
-    x = draw.integers(0, 256, (1, 6, 5, 2))
+    x = draw.integers(0, 256, (1, 6, 5, channels))
     found = int8.apply(op, x)
     for out in range(3):
         for i in range(found.shape[1]):
@@ -76,9 +79,9 @@ def test_a_convolution_is_what_its_definition_says() -> None:
                 for y in range(3):
                     for k in range(3):
                         row = 2 * i + y - 1
-                        for channel in range(2):
+                        for i_weight, channel in enumerate(reads[out]):
                             value = int(x[0, row, j + k, channel]) if 0 <= row < 6 else op.zero_point
-                            total += value * int(op.weight[out, channel, y, k])
+                            total += value * int(op.weight[out, i_weight, y, k])
                 r = op.requantise
                 assert r.low is not None
                 assert r.high is not None
@@ -122,6 +125,19 @@ def test_what_ends_in_a_relu_or_a_pool_still_gives_logits() -> None:
     found = int8.run(quantized, digits()) * quantized.logit_scale
     wanted = floats.run(graph, digits())
     assert np.abs(found - wanted).max() < 0.02 * wanted.max()
+
+
+def test_channels_of_very_unequal_ranges_between_two_convolutions_are_all_kept() -> None:
+    """One scale for their map would leave next to nothing of the small ones; one is shifted, one constant."""
+    before, after = depthwise(6, (3, 3)), conv(10, 6, (24, 24))
+    scale = np.array([1000, 1, 1e-3, 1, 1000, 1e-3], np.float32)[:, None, None]
+    before = pruned(replace(before, weight=before.weight * scale[..., None]), 5)
+    before = replace(before, bias=np.array([0, 30, 0, 0, 0, 1e-3], np.float32))
+    after = replace(after, weight=after.weight / scale)
+    graph = Graph("unequal", (FRONT, conv(6, 1, (3, 3)), Relu(), before, after), "")
+    quantized = quantize(graph, digits())
+    found, wanted = int8.run(quantized, digits()) * quantized.logit_scale, floats.run(graph, digits())
+    assert np.abs(found - wanted).mean() < 0.05 * (wanted - wanted.mean(axis=0)).std()
 
 
 def test_average_pools_and_thresholds_carry_over() -> None:

@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from tests.networks import odd_graphs
 from tinydigits.errors import WeightsError
 from tinydigits.models.registry import list_models
 from tinydigits.models.weights import load_card, packaged_weights
@@ -18,6 +19,7 @@ from tinydigits.shipping import graph as floats
 from tinydigits.shipping import int8
 from tinydigits.shipping.graph import Graph
 from tinydigits.shipping.int8 import Int8Graph
+from tinydigits.shipping.quantize import quantize
 from tinydigits.shipping.store import load_graph, packaged_graph, save_graph
 
 SHIPPED = [name for name in list_models() if packaged_weights(name)]
@@ -36,6 +38,13 @@ def test_shipped_weights_have_their_graphs(name: str, is_int8: bool, tmp_path: P
     save_graph(tmp_path / "again", graph)
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
     assert _logits(load_graph(tmp_path / "again")).tolist() == _logits(graph).tolist()
+
+
+def test_depthwise_convolutions_are_kept(tmp_path: Path) -> None:
+    graph = odd_graphs()["depthwise"]
+    for kept in (graph, quantize(graph, IMAGES)):
+        save_graph(tmp_path / "graph", kept)
+        assert _logits(load_graph(tmp_path / "graph")).tolist() == _logits(kept).tolist()
 
 
 def _logits(graph: Graph | Int8Graph) -> NDArray[Any]:

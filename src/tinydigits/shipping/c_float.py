@@ -23,12 +23,14 @@ def float_parts(whole: Plan) -> Parts:
     return Parts(
         type="float",
         logit="float",
-        slack=0,
+        slack=max(map(_overhang, whole.stages)),
         kernels="",  # no functions are shared: each layer is compiled for its own sizes
         tables="\n\n".join(filter(None, [_affine_tables(0, whole.first), *map(_tables, whole.stages)])),
         prepare="",
         first=_finished("row[x]", 0, whole.first, "0", f"out[x * {whole.stages[0].cell}]"),
-        rows=tuple(_convolution(stage) if isinstance(stage.op, Conv) else _pool(stage) for stage in whole.stages),
+        rows=tuple(
+            _convolution(stage, op) if isinstance(op := stage.op, Conv) else _pool(stage) for stage in whole.stages
+        ),
         paddings=tuple(_LOWEST if isinstance(stage.op, MaxPool) else "0.0f" for stage in whole.stages),
     )
 
@@ -36,8 +38,9 @@ def float_parts(whole: Plan) -> Parts:
 def _tables(stage: Stage) -> str:
     texts = []
     if isinstance(stage.op, Conv):
-        weight = np.zeros((stage.window, _padded(stage)), dtype=np.float32)
-        weight[:, : stage.out_channels] = stage.op.weight.transpose(3, 2, 1, 0).reshape(stage.window, -1)
+        rows = stage.op.weight.transpose(3, 2, 1, 0).reshape(-1, stage.out_channels)
+        weight = np.zeros((len(rows), _padded(stage)), dtype=np.float32)
+        weight[:, : stage.out_channels] = rows
         bias = np.zeros(_padded(stage), dtype=np.float32)
         bias[: stage.out_channels] = stage.op.bias
         texts = [_floats(f"weight_{stage.number}", weight), _floats(f"bias_{stage.number}", bias)]
@@ -69,13 +72,20 @@ def _padded(stage: Stage) -> int:
     return -(-stage.out_channels // _LANES) * _LANES
 
 
-def _convolution(stage: Stage) -> str:
+def _overhang(stage: Stage) -> int:
+    """How far the channels that only fill up the last vector read beyond the window."""
+    return _padded(stage) - stage.channels if isinstance(stage.op, Conv) and stage.op.depthwise else 0
+
+
+def _convolution(stage: Stage, op: Conv) -> str:
+    """Each channel of a depthwise convolution reads its own values of the window, one of any other all of them."""
     pixels, padded, number = _pixels(stage.width), _padded(stage), stage.number
     lanes = 16 if padded % 16 == 0 else 8
     last = stage.width - pixels
     start = "x" if stage.width % pixels == 0 else f"x < {last} ? x : {last}"  # tiles overlap rather than end early
     accumulators = ", ".join([f"s0 = bias_{number}[o]", *(f"s{p} = s0" for p in range(1, pixels))])
-    products = [f"s{p} += window[k + {p * stage.step}] * w;" for p in range(pixels)]
+    value = f"k * {stage.channels} + o" if op.depthwise else "k"
+    products = [f"s{p} += window[{value} + {p * stage.step}] * w;" for p in range(pixels)]
     return f"""\
 for (int x = 0; x < {stage.width}; x += {pixels}) {{
     const int start = {start};
@@ -84,7 +94,7 @@ for (int x = 0; x < {stage.width}; x += {pixels}) {{
     for (int first = 0; first < {padded}; first += {lanes})
         for (int o = first; o < first + {lanes}; o++) {{
             float {accumulators};
-            for (int k = 0; k < {stage.window}; k++) {{
+            for (int k = 0; k < {op.weight[0].size}; k++) {{
                 const float w = weight_{number}[k * {padded} + o];
 {block(chr(10).join(products), 4)}
             }}

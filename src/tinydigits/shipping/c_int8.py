@@ -23,20 +23,21 @@ _COMMON = """\
 #define KERNEL static inline /* one for each layer, compiled for its sizes */
 #endif
 
-/* Where there are vector registers, weights of a window are padded with zeros to fill them. */
+/* Where there are vector registers, zeros behind a row of weights, and behind the scales of channels, fill them up. */
 #if defined(__SSE2__) && !defined(__OPTIMIZE_SIZE__)
-#define LANES 32
+#define FILLED(count, lanes) (((count) + (lanes) - 1) / (lanes) * (lanes))
 #else
-#define LANES 1
+#define FILLED(count, lanes) (count)
 #endif
-#define PADDED(taps) (((taps) + LANES - 1) / LANES * LANES)
-#define MOST_CHANNELS {most_channels}
+#define PADDED(weights) FILLED(weights, 32)
+#define CHANNELS(count) FILLED(count, 8)
+#define MOST_CHANNELS PADDED({most_channels})
 
 /* Integer sums -> the next map's scale: (sum * multiplier + offset) / 2^shift, rounded down, for each channel. */
 struct scale {{
     const int32_t *multiplier;
     const int64_t *offset;
-    const uint8_t *low, *high; /* clamps */
+    const uint8_t *low, *high; /* clamps; 0: those of a byte */
     int channels, shift;
 }};
 """
@@ -44,11 +45,19 @@ struct scale {{
 _REQUANTISE = """
 KERNEL void requantise(const struct scale *s, const int32_t *sums, uint8_t *restrict out)
 {
-    for (int o = 0; o < s->channels; o++) {
+    uint8_t bytes[MOST_CHANNELS]; /* those that fill up the last vector are dropped */
+    for (int o = 0; o < CHANNELS(s->channels); o++) {
         int64_t value = sums[o] * (int64_t)s->multiplier[o] + s->offset[o];
-        value = (value < 0 ? 0 : value) >> s->shift; /* below 0 is below `low` too */
-        value = value < s->low[o] ? s->low[o] : value;
-        out[o] = (uint8_t)(value > s->high[o] ? s->high[o] : value);
+        value = (value < 0 ? 0 : value) >> s->shift;
+        bytes[o] = (uint8_t)(value > 255 ? 255 : value);
+    }
+    for (int o = 0; o < s->channels; o++) {
+        uint8_t byte = bytes[o];
+        if (s->low) {
+            byte = byte < s->low[o] ? s->low[o] : byte;
+            byte = byte > s->high[o] ? s->high[o] : byte;
+        }
+        out[o] = byte;
     }
 }
 """
@@ -85,9 +94,35 @@ _CONVOLVE_ROW = """
 KERNEL void convolve(const uint8_t *strip, int width, int step, const int8_t *weight, int taps, const struct scale *s,
                      uint8_t *out, int pitch)
 {
-    int32_t sums[MOST_CHANNELS + 1];
+    int32_t sums[MOST_CHANNELS + 1] = {0};
     for (; width > 0; width--, strip += step, out += pitch) {
         multiply(strip, weight, taps, s->channels, sums);
+        requantise(s, sums, out);
+    }
+}
+"""
+
+_CONVOLVE_DEPTHWISE = """
+/* The same of each channel by itself; `sums` has room for the channels that fill up the last vector. */
+KERNEL void multiply_depthwise(const uint8_t *window, const int8_t *weight, int pixels, int channels,
+                               int32_t *restrict sums)
+{
+    for (int o = 0; o < PADDED(channels); o++) {
+        int32_t sum = 0;
+        for (int k = 0; k < pixels; k++)
+            sum += window[k * channels + o] * weight[k * PADDED(channels) + o];
+        sums[o] = sum;
+    }
+}
+"""
+
+_CONVOLVE_DEPTHWISE_ROW = """
+KERNEL void convolve_depthwise(const uint8_t *strip, int width, int step, const int8_t *weight, int pixels,
+                               const struct scale *s, uint8_t *out, int pitch)
+{
+    int32_t sums[MOST_CHANNELS + 1] = {0};
+    for (; width > 0; width--, strip += step, out += pitch) {
+        multiply_depthwise(strip, weight, pixels, s->channels, sums);
         requantise(s, sums, out);
     }
 }
@@ -108,7 +143,7 @@ _AVERAGE_ROW = """
 KERNEL void average(const uint8_t *strip, int width, int step, int pixels, const struct scale *s, uint8_t *out,
                     int pitch)
 {
-    int32_t sums[MOST_CHANNELS + 1];
+    int32_t sums[MOST_CHANNELS + 1] = {0};
     for (; width > 0; width--, strip += step, out += pitch) {
         add_up(strip, pixels, s->channels, sums);
         requantise(s, sums, out);
@@ -161,13 +196,16 @@ def _kernels(stages: Sequence[Stage]) -> str:
     """C functions that the layers share; only those that are used, or compilers would warn."""
     *inner, last = stages
     scaled = [stage for stage in inner if not isinstance(stage.op, MaxPool)]
-    convolutions = [stage for stage in stages if isinstance(stage.op, Int8Conv)]
+    convolutions = [stage for stage in stages if isinstance(stage.op, Int8Conv) and not stage.op.depthwise]
+    depthwise = [stage for stage in stages if isinstance(stage.op, Int8Conv) and stage.op.depthwise]
     averages = [stage for stage in stages if isinstance(stage.op, Int8AveragePool)]
     parts = {
         _REQUANTISE: scaled,
         _LOGITS: [last],
         _CONVOLVE: convolutions,
         _CONVOLVE_ROW: set(convolutions) - {last},
+        _CONVOLVE_DEPTHWISE: depthwise,
+        _CONVOLVE_DEPTHWISE_ROW: set(depthwise) - {last},
         _SUM: averages,
         _AVERAGE_ROW: set(averages) - {last},
         _MAXIMUM: [stage for stage in stages if isinstance(stage.op, MaxPool)],
@@ -186,19 +224,28 @@ def _tables(stage: Stage) -> str:
     offset = np.broadcast_to(r.offset, (channels,))
     texts, clamps = [], "0, 0"
     if isinstance(op, Int8Conv):
-        rows = op.weight.transpose(0, 3, 2, 1).reshape(channels, -1)
-        weights = ",\n".join(braced(map(str, row)) for row in rows)
-        texts.append(f"static const int8_t weight_{n}[{channels}][PADDED({stage.window})] = {{\n{weights}}};")
+        texts.append(_weights(stage, op))
         offset = offset + op.bias * multiplier  # (sum + bias) * multiplier + offset
-    texts.append(_integers("int32_t", f"multiplier_{n}", multiplier))
-    texts.append(_integers("int64_t", f"offset_{n}", offset))
-    if r.low is not None and r.high is not None:
-        texts.append(_integers("uint8_t", f"low_{n}", np.broadcast_to(r.low, (channels,))))
-        texts.append(_integers("uint8_t", f"high_{n}", np.broadcast_to(r.high, (channels,))))
+    size = f"CHANNELS({channels})"
+    texts.append(_integers("int32_t", f"multiplier_{n}", multiplier, size))
+    texts.append(_integers("int64_t", f"offset_{n}", offset, size))
+    if r.low is not None and r.high is not None and (r.low.any() or (r.high < 255).any()):
+        texts.append(_integers("uint8_t", f"low_{n}", np.broadcast_to(r.low, (channels,)), str(channels)))
+        texts.append(_integers("uint8_t", f"high_{n}", np.broadcast_to(r.high, (channels,)), str(channels)))
         clamps = f"low_{n}, high_{n}"
     scale = f"multiplier_{n}, offset_{n}, {clamps}, {channels}, {r.shift}"
     texts.append(f"static const struct scale scale_{n} = {{{scale}}};")
     return "\n".join(texts)
+
+
+def _weights(stage: Stage, op: Int8Conv) -> str:
+    """A row for each channel of the output, as the window lies in memory; or for each place of the window."""
+    if op.depthwise:
+        rows, row = op.weight.transpose(3, 2, 1, 0).reshape(-1, stage.out_channels), f"PADDED({stage.out_channels})"
+    else:
+        rows, row = op.weight.transpose(0, 3, 2, 1).reshape(stage.out_channels, -1), f"PADDED({stage.window})"
+    table = ",\n".join(braced(map(str, values)) for values in rows)
+    return f"static const int8_t weight_{stage.number}[{len(rows)}][{row}] = {{\n{table}}};"
 
 
 def _row(stage: Stage) -> str:
@@ -207,6 +254,8 @@ def _row(stage: Stage) -> str:
     sizes = f"{stage.width}, {stage.step}"
     taps = op.kernel[0] * op.kernel[1]
     match op:
+        case Int8Conv(depthwise=True):
+            return f"convolve_depthwise(strip, {sizes}, weight_{n}[0], {taps}, &scale_{n}, out, {stage.pitch});"
         case Int8Conv():
             return f"convolve(strip, {sizes}, weight_{n}[0], PADDED({stage.window}), &scale_{n}, out, {stage.pitch});"
         case Int8AveragePool():
@@ -218,12 +267,15 @@ def _row(stage: Stage) -> str:
 def _logits(stage: Stage) -> str:
     """Statements from the last layer's `strip` to `logits`."""
     op, n, channels = stage.op, stage.number, stage.out_channels
-    if isinstance(op, Int8Conv):
+    taps = op.kernel[0] * op.kernel[1]
+    if isinstance(op, Int8Conv) and op.depthwise:
+        sums = f"multiply_depthwise(strip, weight_{n}[0], {taps}, {channels}, sums);"
+    elif isinstance(op, Int8Conv):
         sums = f"multiply(strip, weight_{n}[0], PADDED({stage.window}), {channels}, sums);"
     else:
-        sums = f"add_up(strip, {op.kernel[0] * op.kernel[1]}, {channels}, sums);"
-    return f"int32_t sums[{channels + 1}];\n{sums}\nscale_logits(&scale_{n}, sums, out);"
+        sums = f"add_up(strip, {taps}, {channels}, sums);"
+    return f"int32_t sums[MOST_CHANNELS + 1];\n{sums}\nscale_logits(&scale_{n}, sums, out);"
 
 
-def _integers(type_: str, name: str, values: NDArray[np.signedinteger]) -> str:
-    return constants(type_, name, map(str, values.tolist()))
+def _integers(type_: str, name: str, values: NDArray[np.signedinteger], size: str) -> str:
+    return constants(type_, name, map(str, values.tolist()), size)

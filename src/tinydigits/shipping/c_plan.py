@@ -74,8 +74,8 @@ class Plan:
     @property
     def macs(self) -> int:
         """Multiply-accumulates a picture."""
-        convolutions = [stage for stage in self.stages if isinstance(stage.op, Conv | Int8Conv)]
-        return sum(stage.height * stage.width * stage.window * stage.out_channels for stage in convolutions)
+        stages = self.stages
+        return sum(s.height * s.width * s.op.weight.size for s in stages if isinstance(s.op, Conv | Int8Conv))
 
 
 def plan(ops: Sequence[WindowedOp | Elementwise], shapes: Sequence[Shape]) -> Plan:

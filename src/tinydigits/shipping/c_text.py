@@ -32,10 +32,10 @@ def block(text: str, depth: int) -> str:
     return textwrap.indent(text, "    " * depth)
 
 
-def constants(type_: str, name: str, values: Iterable[str]) -> str:
-    """A table of constants, in lines of bounded length."""
+def constants(type_: str, name: str, values: Iterable[str], size: str | None = None) -> str:
+    """A table of constants, in lines of bounded length; `size`, where zeros are to follow them."""
     listed = list(values)
-    return f"static const {type_} {name}[{len(listed)}] = {braced(listed)};"
+    return f"static const {type_} {name}[{size or len(listed)}] = {braced(listed)};"
 
 
 def braced(values: Iterable[str]) -> str:

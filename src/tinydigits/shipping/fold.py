@@ -174,8 +174,8 @@ def _unsupported(arguments: Arguments) -> str | None:
     """The setting of a layer that no generator knows; None: there is none."""
     if arguments.get("training") or arguments.get("train"):
         return "a training mode that eval() does not end"
-    if arguments.get("groups", 1) != 1:
-        return f"groups = {arguments['groups']}"
+    if arguments.get("groups", 1) != 1 and arguments["weight"].shape[:2] != (arguments["groups"], 1):
+        return f"groups = {arguments['groups']}, and only those of one channel in and one out (depthwise) are known"
     if arguments.get("output_size", [1, 1]) != [1, 1]:
         return f"an output of {arguments['output_size']}, and only a global pool adapts to any map"
     if any(step != 1 for step in arguments.get("dilation", ())):
@@ -202,7 +202,8 @@ def _misfit(target: str, arguments: Arguments, dimensions: int) -> str | None:
 
 def _conv(arguments: Arguments) -> Op:
     weight, bias = _weight_and_bias(arguments)
-    return Conv(weight, bias, _pair(arguments["stride"]), _pair(arguments["padding"]))
+    depthwise = arguments["groups"] > 1
+    return Conv(weight, bias, _pair(arguments["stride"]), _pair(arguments["padding"]), depthwise)
 
 
 def _linear(arguments: Arguments) -> Op:
@@ -339,9 +340,15 @@ def _into_conv(affine: Affine, conv: Conv) -> list[Op] | None:
     """s·x + c before a convolution. Where its padding is in the way, x + c/s remains."""
     shift = affine.shift
     if conv.padding == (0, 0) or not shift.any():
-        bias = conv.bias + np.einsum("oihw,i->o", conv.weight, shift)
-        return [replace(conv, weight=conv.weight * affine.scale[:, None, None], bias=bias)]
+        bias = conv.bias + _by_input(conv, shift).sum(axis=(1, 2, 3))
+        return [replace(conv, weight=_by_input(conv, affine.scale), bias=bias)]
     if (affine.scale == 1).all() or (affine.scale == 0).any():
         return None
-    scaled = replace(conv, weight=conv.weight * affine.scale[:, None, None])
+    scaled = replace(conv, weight=_by_input(conv, affine.scale))
     return [Affine(np.ones_like(shift), shift / affine.scale), scaled]
+
+
+def _by_input(conv: Conv, values: NDArray[Any]) -> NDArray[Any]:
+    """The weights, each times the value of the channel that it reads."""
+    shape = (-1, 1, 1, 1) if conv.depthwise else (-1, 1, 1)
+    return np.asarray(conv.weight * values.reshape(shape))

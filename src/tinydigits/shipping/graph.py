@@ -23,12 +23,16 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Conv:
-    """Convolution: `weight` [out, in, kh, kw], `bias` [out]. A linear layer is one whose kernel is the whole map."""
+    """Convolution: `weight` [out, in, kh, kw], `bias` [out]. A linear layer is one whose kernel is the whole map.
+
+    `depthwise`: each channel is convolved by itself, with `weight` [channels, 1, kh, kw].
+    """
 
     weight: Floats
     bias: Floats
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
+    depthwise: bool = False
 
     @property
     def kernel(self) -> Pair:
@@ -124,6 +128,8 @@ def describe(op: Windowed | Affine | Relu) -> str:
     weight = getattr(op, "weight", None)
     if weight is None:
         text, usual = f"{'max' if isinstance(op, MaxPool) else 'average'} pool {window}", op.kernel
+    elif getattr(op, "depthwise", False):
+        text, usual = f"depthwise conv {window}, {len(weight)} channels", (1, 1)
     else:
         text, usual = f"conv {window}, {weight.shape[1]} → {weight.shape[0]}", (1, 1)
     if op.stride != usual:
@@ -157,6 +163,8 @@ def activations(graph: Graph, images: NDArray[np.uint8]) -> Iterator[Floats]:
 
 def _apply(op: Op, x: Floats) -> Floats:
     match op:
+        case Conv(depthwise=True):
+            return np.asarray(convolve_depthwise(pad(x, op.padding, 0), op.weight, op.stride) + op.bias)
         case Conv():
             weight = op.weight.transpose(2, 3, 1, 0).reshape(-1, len(op.bias))  # [kh · kw · in, out]
             columns = windows(pad(x, op.padding, 0), op.kernel, op.stride)
@@ -188,13 +196,29 @@ def windows(x: NDArray[Any], kernel: Pair, stride: Pair) -> NDArray[Any]:
 
 def reduce_windows(function: np.ufunc, x: NDArray[Any], kernel: Pair, stride: Pair) -> NDArray[Any]:
     """The windows of [N, H, W, C], each reduced to one value: [N, H', W', C]."""
+    first, *others = _taps(x, kernel, stride)
+    result = first.copy()
+    for part in others:
+        function(result, part, out=result)
+    return result
+
+
+def convolve_depthwise(x: NDArray[Any], weight: NDArray[Any], stride: Pair) -> NDArray[Any]:
+    """The windows of [N, H, W, C] times the `weight` [C, 1, kh, kw] of each channel: [N, H', W', C]."""
+    kernels = weight.reshape(len(weight), -1).T  # [kh · kw, C]
+    first, *others = zip(_taps(x, weight.shape[2:], stride), kernels, strict=True)
+    result: NDArray[Any] = np.multiply(*first)
+    product = np.empty_like(result)
+    for part, kernel in others:
+        result += np.multiply(part, kernel, out=product)
+    return result
+
+
+def _taps(x: NDArray[Any], kernel: Pair, stride: Pair) -> Iterator[NDArray[Any]]:
+    """What each place of a window meets on its way over [N, H, W, C]: kh · kw views [N, H', W', C]."""
     height, width = _output_size((x.shape[1], x.shape[2]), kernel, stride, (0, 0))
-    result = None
     for i in range(kernel[0]):
         for j in range(kernel[1]):
             rows = slice(i, i + stride[0] * (height - 1) + 1, stride[0])
             columns = slice(j, j + stride[1] * (width - 1) + 1, stride[1])
-            part = x[:, rows, columns]
-            result = part.copy() if result is None else function(result, part, out=result)
-    assert result is not None
-    return result
+            yield x[:, rows, columns]

@@ -24,6 +24,7 @@ from tinydigits.storage import write_bytes
 
 SIZE_LIMIT = 150_000  # bytes of the whole file
 _FOLDER = "page"
+_WINDOW = ("kernel", "stride", "padding")
 
 
 def html_page(graph: Graph | Int8Graph, facts: Mapping[str, str]) -> str:
@@ -133,24 +134,27 @@ def network_json(graph: Graph | Int8Graph) -> str:
 
 
 def _operation(op: Op | Int8Op) -> dict[str, Any]:
-    window = {} if isinstance(op, Affine | Relu) else {"stride": op.stride, "padding": op.padding}
+    window = {} if isinstance(op, Affine | Relu) else {key: getattr(op, key) for key in _WINDOW}
     match op:
         case Conv():
-            return {"op": "conv", "shape": op.weight.shape, "weight": _pack(op.weight), "bias": _pack(op.bias)} | window
+            return _convolution(op) | {"bias": _pack(op.bias)} | window
         case Int8Conv():
-            arrays = {"shape": op.weight.shape, "weight": _pack(op.weight), "bias": op.bias.tolist()}
-            return {"op": "conv", "zero_point": op.zero_point} | arrays | window | _requantise(op.requantise)
+            integers = {"zero_point": op.zero_point, "bias": op.bias.tolist()}
+            return _convolution(op) | integers | window | _requantise(op.requantise)
         case Affine():
             return {"op": "affine", "scale": _pack(op.scale), "shift": _pack(op.shift)}
         case Relu():
             return {"op": "relu"}
         case MaxPool():
-            return {"op": "max_pool", "kernel": op.kernel} | window
+            return {"op": "max_pool"} | window
         case AveragePool():
-            return {"op": "average_pool", "kernel": op.kernel} | window
+            return {"op": "average_pool"} | window
         case Int8AveragePool():
-            pool = {"op": "average_pool", "kernel": op.kernel, "zero_point": op.zero_point}
-            return pool | window | _requantise(op.requantise)
+            return {"op": "average_pool", "zero_point": op.zero_point} | window | _requantise(op.requantise)
+
+
+def _convolution(op: Conv | Int8Conv) -> dict[str, Any]:
+    return {"op": "conv", "weight": _pack(op.weight)} | ({"depthwise": True} if op.depthwise else {})
 
 
 def _requantise(r: Requantise) -> dict[str, Any]:

@@ -20,7 +20,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydigits.shipping.graph import MaxPool, Pair, last_of, pad, reduce_windows, windows
+from tinydigits.shipping.graph import (
+    MaxPool,
+    Pair,
+    convolve_depthwise,
+    last_of,
+    pad,
+    reduce_windows,
+    windows,
+)
 
 MULTIPLIER_BITS = 24
 
@@ -45,7 +53,8 @@ class Requantise:
 class Int8Conv:
     """Convolution of uint8 by `weight` int8 [out, in, kh, kw]: sum of products + `bias` int32 [out], requantised.
 
-    The input's zero point is accounted for in the bias; `zero_point` itself is what padding consists of.
+    The input's zero point is accounted for in the bias; `zero_point` itself is what padding consists of. `depthwise`:
+    each channel is convolved by itself, with `weight` [channels, 1, kh, kw].
     """
 
     weight: NDArray[np.int8]
@@ -54,6 +63,7 @@ class Int8Conv:
     zero_point: int
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
+    depthwise: bool = False
 
     @property
     def kernel(self) -> Pair:
@@ -118,8 +128,11 @@ def apply(op: Int8Op, x: Ints) -> Ints:
 
 def convolve(op: Int8Conv, x: Ints) -> Ints:
     """The sums before requantisation. As float64, which holds them exactly, because BLAS multiplies no integers."""
+    padded = pad(x, op.padding, op.zero_point)
+    if op.depthwise:
+        return np.asarray(convolve_depthwise(padded, op.weight.astype(np.int64), op.stride) + op.bias)
     weight = op.weight.transpose(2, 3, 1, 0).reshape(-1, len(op.bias)).astype(np.float64)
-    columns = windows(pad(x, op.padding, op.zero_point).astype(np.float64), op.kernel, op.stride)
+    columns = windows(padded.astype(np.float64), op.kernel, op.stride)
     sums = columns.reshape(*columns.shape[:3], -1) @ weight
     return sums.astype(np.int64) + op.bias
 

@@ -191,6 +191,10 @@ def _window(op: Conv | MaxPool | AveragePool | Int8Conv | Int8AveragePool) -> di
     return {"kernel_shape": op.kernel, "strides": op.stride, "pads": op.padding * 2}
 
 
+def _convolution(op: Conv | Int8Conv) -> dict[str, Any]:
+    return {**_window(op), **({"group": len(op.bias)} if op.depthwise else {})}
+
+
 def _average(nodes: _Nodes, x: str, op: AveragePool | Int8AveragePool, shape: Shape) -> str:
     """`shape`: that of the map before."""
     if op.kernel == shape[1:] and op.padding == (0, 0):
@@ -210,7 +214,7 @@ def _float_node(nodes: _Nodes, x: str, op: Op, shape: Shape) -> str:
     match op:
         case Conv():
             arrays = nodes.constant("weight", op.weight), nodes.constant("bias", op.bias)
-            return nodes.add("Conv", x, *arrays, **_window(op))
+            return nodes.add("Conv", x, *arrays, **_convolution(op))
         case Affine():
             scaled = x if (op.scale == 1).all() else nodes.with_channels("Mul", x, "scale", op.scale)
             return nodes.with_channels("Add", scaled, "shift", op.shift)
@@ -251,7 +255,7 @@ def _int8_conv(nodes: _Nodes, x: str, op: Int8Conv, unit: float) -> str:
     for name, array in arrays.items():
         parts = (name, array), (f"{name}_scale", scale), (f"{name}_zero_point", np.zeros_like(array, shape=len(scale)))
         inputs.append(nodes.add("DequantizeLinear", *(nodes.constant(*part) for part in parts), axis=0))
-    return nodes.add("Conv", *inputs, **_window(op))
+    return nodes.add("Conv", *inputs, **_convolution(op))
 
 
 def _int8_average(nodes: _Nodes, x: str, op: Int8AveragePool, unit: float, shape: Shape) -> str:

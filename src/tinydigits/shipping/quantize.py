@@ -3,8 +3,10 @@
 Weights are int8 with a scale a channel, maps uint8 with a scale and a zero point each. A map's range is cut where the
 mean squared error is least, and the mean error that the rounding of weights leaves in each channel is taken off
 the bias (M. Nagel et al., “Data-Free Quantization Through Weight Equalization and Bias Correction”, 2019, section 4.2).
+Between a depthwise convolution and the one that mixes its channels, each channel is brought to the same range.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +20,7 @@ from tinydigits.shipping.graph import (
     Affine,
     AveragePool,
     Conv,
+    Floats,
     Graph,
     MaxPool,
     Op,
@@ -79,8 +82,9 @@ def quantize(graph: Graph, images: NDArray[np.uint8]) -> Int8Graph:
         images: Calibration digits uint8 [N, 28, 28]; labels are not needed. A thousand are plenty.
     """
     ops = _prepared(graph.ops)
+    reals = list(activations(replace(graph, ops=tuple(ops)), images))
+    _level(ops, reals)
     stages = _stages(ops)
-    reals = list(activations(replace(graph, ops=ops), images))
     integers = images[..., None].astype(np.int64)
     current = _Map(1.0, 0)
     if isinstance(ops[0], Affine):
@@ -112,7 +116,7 @@ def quantize(graph: Graph, images: NDArray[np.uint8]) -> Int8Graph:
     )
 
 
-def _prepared(ops: Sequence[Op]) -> tuple[Op, ...]:
+def _prepared(ops: Sequence[Op]) -> list[Op]:
     """The same function, such that every affine fuses with a convolution or pool, and a convolution or pool is last.
 
     An affine that cannot fuse, because its scale is negative and stands behind a max pool, becomes a 1×1 convolution.
@@ -129,7 +133,27 @@ def _prepared(ops: Sequence[Op]) -> tuple[Op, ...]:
         result.append(op)
     if not isinstance(result[-1], Conv | AveragePool):
         result.append(_identity(output_shapes(result)[-1][0]))
-    return tuple(result)
+    return result
+
+
+def _level(ops: list[Op], reals: list[Floats]) -> None:
+    """Give the channels between a depthwise and the next convolution one range, -½ to ½; `reals` are what `ops` give.
+
+    Nothing else stands between the two, so that the second takes back what the first does to a channel: the network's
+    function stays the same. It is the equalisation of Nagel et al. (section 4.1), with shifts.
+    """
+    for i, (first, second) in enumerate(itertools.pairwise(ops)):
+        if not (isinstance(first, Conv) and isinstance(second, Conv)):
+            continue
+        if not first.depthwise or second.depthwise or second.padding != (0, 0):
+            continue
+        low, high = (end(reals[i], axis=(0, 2, 3)) for end in (np.min, np.max))
+        middle, span = (low + high) / 2, high - low
+        unit = np.where(span > 0, span, 1).astype(np.float32)  # a constant channel is all in the second one's bias
+        ops[i] = replace(first, weight=first.weight / unit[:, None, None, None], bias=(first.bias - middle) / unit)
+        bias = second.bias + (second.weight * middle[:, None, None]).sum(axis=(1, 2, 3))
+        ops[i + 1] = replace(second, weight=second.weight * span[:, None, None], bias=bias)
+        reals[i] = (reals[i] - middle[:, None, None]) / unit[:, None, None]
 
 
 def _identity(channels: int) -> Conv:
@@ -224,6 +248,7 @@ def _conv(conv: Conv, stage: _Stage, current: _Map, following: _Map, *, clamp: b
         zero_point=current.zero_point,
         stride=conv.stride,
         padding=conv.padding,
+        depthwise=conv.depthwise,
     )
 
 

@@ -77,6 +77,8 @@ def _plain(value: Any, place: str, tensors: dict[str, NDArray[Any]]) -> Any:
         return {"array": place}
     if type(value).__name__ in _CLASSES:
         parts = {key: _plain(part, f"{place}.{key}".lstrip("."), tensors) for key, part in vars(value).items()}
+        if parts.get("depthwise") is False:  # said only where it is so: files from before it are written as they were
+            del parts["depthwise"]
         return {"class": type(value).__name__, **parts}
     if isinstance(value, tuple):
         return [_plain(part, f"{place}.{i}", tensors) for i, part in enumerate(value)]

@@ -28,7 +28,10 @@ function unpack(text, whole) {
 /** Logits (integers, if the network is int8) of a picture, Uint8Array(784). */
 function runNetwork(network, picture) {
   let map = { data: Float64Array.from(picture), channels: 1, height: 28, width: 28 };
-  for (const op of network.ops) map = OPERATIONS[op.op](map, op);
+  for (const op of network.ops) {
+    map = OPERATIONS[op.op](map, op);
+    if (op.requantise) map = requantise(map, op.requantise);
+  }
   return map.data;
 }
 
@@ -49,7 +52,7 @@ const OPERATIONS = {
   conv: convolve,
   affine: (map, op) => each(map, (v, channel) => v * op.scale[channel] + op.shift[channel]),
   relu: (map) => each(map, (v) => Math.max(v, 0)),
-  max_pool: maxPool,
+  max_pool: (map, op) => reduceWindows(map, op, -Infinity, Math.max, -Infinity),
   average_pool: averagePool,
 };
 
@@ -62,31 +65,35 @@ function each(map, change) {
   return map;
 }
 
+/** Dense: two outputs at a time, which read the same. Depthwise: each by itself, what its own channel holds. */
 function convolve(map, op) {
-  const [outputs, , ...kernel] = op.shape;
-  const from = pad(map, op.padding, op.zero_point ?? 0);
-  const to = emptyMap(from, outputs, kernel, op.stride);
+  const from = pad(map, op);
+  const outputs = op.bias.length;
+  const to = emptyMap(from, outputs, op);
   const size = to.height * to.width;
   const taps = op.weight.length / outputs;
-  const columns = unfold(from, to, taps, kernel, op.stride);
+  const columns = unfold(from, to, op);
   const spare = new Float64Array(size); // the partner of an odd one out
-  for (let output = 0; output < outputs; output += 2) {
+  const count = op.depthwise ? 1 : 2;
+  for (let output = 0; output < outputs; output += count) {
+    const end = Math.min(output + count, outputs);
+    const start = op.depthwise ? output * taps : 0;
     const [first, second] = [output, output + 1].map((o) =>
-      o < outputs ? to.data.subarray(o * size, (o + 1) * size).fill(op.bias[o]) : spare,
+      o < end ? to.data.subarray(o * size, (o + 1) * size).fill(op.bias[o]) : spare,
     );
-    const weight = (o, tap) => (o < outputs && tap < taps ? op.weight[o * taps + tap] : 0);
+    const weight = (o, tap) => (o < end && tap < taps ? op.weight[o * taps + tap] : 0);
     for (let tap = 0; tap < taps; tap += 4) {
       const four = (o) => [0, 1, 2, 3].map((i) => weight(o, tap + i));
-      addProducts(first, second, columns, tap * size, four(output), four(output + 1));
+      addProducts(first, second, columns, (start + tap) * size, four(output), four(output + 1));
     }
   }
-  return op.requantise ? requantise(to, op.requantise) : to;
+  return to;
 }
 
-/** For each tap of the kernel the values that it meets, one row a tap; rows of zeros fill up to a multiple of four. */
-function unfold(from, to, taps, kernel, stride) {
-  const size = to.height * to.width;
-  const columns = new Float64Array(4 * Math.ceil(taps / 4) * size);
+/** For each tap (a place of the kernel in a channel) the values that it meets, one row a tap; three rows of zeros follow. */
+function unfold(from, to, { kernel, stride }) {
+  const taps = from.channels * kernel[0] * kernel[1];
+  const columns = new Float64Array((taps + 3) * to.height * to.width);
   for (let tap = 0, at = 0; tap < taps; tap++) {
     const channel = Math.floor(tap / (kernel[0] * kernel[1]));
     const i = Math.floor(tap / kernel[1]) % kernel[0];
@@ -109,31 +116,22 @@ function addProducts(first, second, columns, start, [a, b, c, d], [e, f, g, h]) 
   }
 }
 
-function maxPool(map, op) {
-  return reduceWindows(pad(map, op.padding, -Infinity), op, -Infinity, Math.max);
-}
-
 function averagePool(map, op) {
-  const sums = reduceWindows(pad(map, op.padding, op.zero_point ?? 0), op, 0, (a, b) => a + b);
+  const sums = reduceWindows(map, op, 0, (a, b) => a + b);
   const size = op.kernel[0] * op.kernel[1];
-  return op.requantise ? requantise(sums, op.requantise) : each(sums, (sum) => sum / size);
+  return op.requantise ? sums : each(sums, (sum) => sum / size);
 }
 
 /** Each window of each channel, reduced to one value. */
-function reduceWindows(from, { kernel, stride }, start, combine) {
-  const to = emptyMap(from, from.channels, kernel, stride);
-  let at = 0;
-  for (let channel = 0; channel < to.channels; channel++) {
-    for (let y = 0; y < to.height; y++) {
-      for (let x = 0; x < to.width; x++, at++) {
-        let value = start;
-        for (let i = 0; i < kernel[0]; i++) {
-          const row = (channel * from.height + y * stride[0] + i) * from.width + x * stride[1];
-          for (let j = 0; j < kernel[1]; j++) value = combine(value, from.data[row + j]);
-        }
-        to.data[at] = value;
-      }
-    }
+function reduceWindows(map, op, start, combine, border) {
+  const from = pad(map, op, border);
+  const to = emptyMap(from, from.channels, op);
+  const columns = unfold(from, to, op);
+  const size = to.height * to.width;
+  const window = size * op.kernel[0] * op.kernel[1];
+  for (let at = 0, channel = 0; channel < to.channels; channel++) {
+    const values = to.data.subarray(channel * size, (channel + 1) * size).fill(start);
+    for (const end = at + window; at < end; at++) values[at % size] = combine(values[at % size], columns[at]);
   }
   return to;
 }
@@ -148,7 +146,7 @@ function requantise(map, { multiplier, offset, shift, low, high }) {
 }
 
 /** A map with a border of `value`. */
-function pad(map, [top, left], value) {
+function pad(map, { padding: [top, left], zero_point = 0 }, value = zero_point) {
   if (top === 0 && left === 0) return map;
   const height = map.height + 2 * top;
   const width = map.width + 2 * left;
@@ -160,7 +158,7 @@ function pad(map, [top, left], value) {
   return { data, channels: map.channels, height, width };
 }
 
-function emptyMap(from, channels, kernel, stride) {
+function emptyMap(from, channels, { kernel, stride }) {
   const height = Math.floor((from.height - kernel[0]) / stride[0]) + 1;
   const width = Math.floor((from.width - kernel[1]) / stride[1]) + 1;
   return { data: new Float64Array(channels * height * width), channels, height, width };
