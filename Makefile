@@ -76,24 +76,8 @@ $(VENV)/installed: $(VENV)/python pyproject.toml constraints.txt
 	$(INSTALL) --editable .
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
-	$(INSTALL) --editable '.[dev]'
-	touch $@
-
-$(VENV)/installed-serve: $(VENV)/installed
-	$(INSTALL) --editable '.[serve]'
-	touch $@
-
-$(VENV)/installed-ray: $(VENV)/installed
-	$(INSTALL) --editable '.[ray]'
-	touch $@
-
-$(VENV)/installed-search: $(VENV)/installed
-	$(INSTALL) --editable '.[search]'
-	touch $@
-
-$(VENV)/installed-docs: $(VENV)/installed
-	$(INSTALL) --editable '.[docs]'
+$(VENV)/installed-%: $(VENV)/installed
+	$(INSTALL) --editable '.[$*]'
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed-dev

@@ -118,6 +118,48 @@ def machine() -> dict[str, Any]:
     }
 
 
+def figure_value(figure: Mapping[str, Any]) -> str:
+    """A figure with its unit, and how sure it is, for a page."""
+    spread = ""
+    if "sd" in figure:
+        bound = f"lower bound {figure['lower_bound']}" if "lower_bound" in figure else f"n = {figure['n']}"
+        spread = f" ± {figure['sd']}, {bound}"
+    return f"{figure['value']:,} {figure['unit']}{spread}{figure_interval(figure)}"
+
+
+def figure_interval(figure: Mapping[str, Any]) -> str:
+    """Its interval in brackets; empty where it has none."""
+    return " ({}–{})".format(*figure["interval"]) if "interval" in figure else ""
+
+
+def figure_goal(figure: Mapping[str, Any]) -> str:
+    """Its goal, and whether it is reached."""
+    if figure["goal"] is None:
+        return "–"
+    reached = "reached" if figure["reached"] else "**not reached**"
+    if figure["reached"] and figure.get("reach_reached"):
+        reached = "both reached"
+    return f"{figure['goal']}: {reached}"
+
+
+def made_by(name: str, evidence: Mapping[str, Any], root: str = "") -> str:
+    """Where the figures of `results/<name>.json` are from; `root` leads from the page to the repository."""
+    machine, file = evidence["machine"], f"results/{name}.json"
+    packages = ", ".join(f"{package} {machine['packages'][package]}" for package in ("torch", "numpy"))
+    return (
+        f"Made by `{evidence['command']}` on {machine['processor']}, {machine['cores']} cores, {machine['system']}, "
+        f"Python {machine['python']}, {packages}; kept in [{file}]({root}{file})."
+    )
+
+
+def markdown_table(columns: str, rows: Sequence[Sequence[str]]) -> str:
+    """A table from its headings, divided by "|"; one that ends in ">" is set to the right."""
+    headings = columns.split("|")
+    rule = "|".join("--:" if heading.endswith(">") else "---" for heading in headings)
+    head, *lines = (f"| {' | '.join(row)} |" for row in ([heading.rstrip(">") for heading in headings], *rows))
+    return "\n".join([head, f"|{rule}|", *lines])
+
+
 def fill(page: Path, parts: Mapping[str, str], command: str) -> None:
     """Put each part where `page` has its place: between ``<!-- name: made by `command` -->`` and ``<!-- /name -->``.
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT
+from benchmarks.measure import ROOT, markdown_table
 from docs.advice import advice
 from docs.evidence import (
     Document,
@@ -91,14 +91,6 @@ def _bullets(sentences: Sequence[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def _table(columns: str, rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; a heading that ends in ">" is set to the right."""
-    headings = columns.split("|")
-    rule = "|".join("--:" if heading.endswith(">") else "---" for heading in headings)
-    lines = [" | ".join(heading.rstrip(">") for heading in headings), None, *(" | ".join(row) for row in rows)]
-    return "\n".join(f"|{rule}|" if line is None else f"| {line} |" for line in lines)
-
-
 def _layer_table(document: Document) -> str:
     rows = []
     for number, (layer, plain) in enumerate(
@@ -119,7 +111,7 @@ def _layer_table(document: Document) -> str:
             "",
         ]
     )
-    return _table("#>|layer|window|output>|parameters>|MACs>|field>|jump>", rows)
+    return markdown_table("#>|layer|window|output>|parameters>|MACs>|field>|jump>", rows)
 
 
 def _structure(document: Document) -> str:
@@ -137,7 +129,7 @@ def _recount(document: Document) -> list[str]:
         + (". The others:" if odd else ".")
     ]
     if odd:
-        parts.append(_table("claim|stated>|recounted>|why", [_odd_row(line) for line in odd]))
+        parts.append(markdown_table("claim|stated>|recounted>|why", [_odd_row(line) for line in odd]))
     if audited.findings:
         parts.append("What the recount noticed:\n\n" + _bullets(audited.findings))
     if audited.notes:
@@ -162,7 +154,7 @@ def _trained(document: Document) -> list[str]:
             "met when the one-sided 95 % lower bound of the mean over seeds reaches it."
         ]
     rows = [[f"`{recipe}`", *_study_cells(document.proofs.get(recipe))] for recipe in _order(document)]
-    parts.append(_table("recipe|mean ± sd, %>|n>|lower bound, %>|on new digits>|verdict", rows))
+    parts.append(markdown_table("recipe|mean ± sd, %>|n>|lower bound, %>|on new digits>|verdict", rows))
     parts.append(_bullets([_how(document, recipe) for recipe in _order(document)]))
     if document.proofs:
         parts += [
@@ -246,7 +238,7 @@ def _list_of_improvements(document: Document) -> list[str]:
         "The document ends in a list of what might help. Each change is held against the first row: "
         f"{first['n']} seeds, {first['epochs']} epochs, judged by {first['judged_by']}. The test digits decide nothing here.",
         _picture(f"{document.name}-ablations", "What each change is worth"),
-        _table("change|parameters>|MACs>|accuracy (95 % interval)>|what it is worth", rows),
+        markdown_table("change|parameters>|MACs>|accuracy (95 % interval)>|what it is worth", rows),
         f"Made by `make ablations`, kept in [results/ablations.json]({TO_ROOT}/results/ablations.json).",
     ]
 
@@ -281,7 +273,9 @@ def documented_table(root: str = "", results: Path = ROOT / "results") -> str:
         for recipe in sorted(set(expected_recipes(name)) - {study["recipe"] for study in found}):
             rows.append([*first, _in_short(name, recipe, _settings(recipe)), "–", "–", "–", NOT_YET])
             first = ["", ""]
-    return _table("document and claim|parameters, recounted|trained|mean ± sd, %>|n>|lower bound, %>|verdict", rows)
+    return markdown_table(
+        "document and claim|parameters, recounted|trained|mean ± sd, %>|n>|lower bound, %>|verdict", rows
+    )
 
 
 def _counted(row: dict[str, Any]) -> str:

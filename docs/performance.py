@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measure import ROOT
+from benchmarks.measure import ROOT, figure_goal, figure_interval, figure_value, made_by, markdown_table
 from benchmarks.profiles import KINDS
-from docs.documents import _table
 from tinydigits.reports.style import BLUE, DPI, GREY, VERMILION, style, write
 from tinydigits.storage import write_bytes
 
@@ -124,7 +123,7 @@ def page(evidence: Evidence) -> str:
         _GPU,
     ]
     if figures:
-        parts.append(_made_on(evidence))
+        parts.append(made_by("training", evidence, "../"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -135,25 +134,9 @@ def _of(figures: Figures, *sections: str) -> Figures:
 def _figure_table(figures: Figures) -> str:
     if not figures:
         return NOT_YET
-    return _table("figure|value>|n>|goal", [[f["name"], _value(f), str(f.get("n", "–")), _goal(f)] for f in figures])
-
-
-def _value(figure: Evidence) -> str:
-    spread = f" ± {figure['sd']}, lower bound {figure['lower_bound']}" if "sd" in figure else ""
-    return f"{figure['value']:,} {figure['unit']}{spread}{_interval(figure)}"
-
-
-def _interval(figure: Evidence) -> str:
-    return " ({}–{})".format(*figure["interval"]) if "interval" in figure else ""
-
-
-def _goal(figure: Evidence) -> str:
-    if figure["goal"] is None:
-        return "–"
-    reached = "reached" if figure["reached"] else "**not reached**"
-    if figure["reached"] and figure.get("reach_reached"):
-        reached = "both reached"
-    return f"{figure['goal']}: {reached}"
+    return markdown_table(
+        "figure|value>|n>|goal", [[f["name"], figure_value(f), str(f.get("n", "–")), figure_goal(f)] for f in figures]
+    )
 
 
 def _loop_table(figures: Figures) -> str:
@@ -169,28 +152,19 @@ def _loop_table(figures: Figures) -> str:
         rows.append(
             [
                 f"`{network}`", str(threads), *(speed[way] for way in ("eager", "torch", "native")),
-                *(f"{times[way]['value']}{_interval(times[way])}" for way in ("torch", "native")),
-                _goal(times["native"]), " / ".join(share[way] for way in ("eager", "torch", "native")),
+                *(f"{times[way]['value']}{figure_interval(times[way])}" for way in ("torch", "native")),
+                figure_goal(times["native"]), " / ".join(share[way] for way in ("eager", "torch", "native")),
             ]
         )  # fmt: skip
     columns = "network|threads>|eager, images/s>|torch>|native>|torch, times>|native, times>|goal of native"
-    return _table(f"{columns}|share of the matrix product, eager / torch / native>", rows)
+    return markdown_table(f"{columns}|share of the matrix product, eager / torch / native>", rows)
 
 
 def _profile_table(figures: Figures) -> str:
     if not figures:
         return NOT_YET
     rows = [[f"`{f['network']}`", f["kernels"], *(f"{f['shares'][kind]:.0f}" for kind in KINDS)] for f in figures]
-    return _table("network|kernels|" + "|".join(f"{kind}>" for kind in KINDS), rows)
-
-
-def _made_on(evidence: Evidence) -> str:
-    machine = evidence["machine"]
-    packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "numpy"))
-    return (
-        f"Made by `{evidence['command']}` on {machine['processor']}, {machine['cores']} cores, {machine['system']}, "
-        f"Python {machine['python']}, {packages}; kept in [results/training.json](../results/training.json)."
-    )
+    return markdown_table("network|kernels|" + "|".join(f"{kind}>" for kind in KINDS), rows)
 
 
 # ------------------------------------------------------------------------------------------ pictures

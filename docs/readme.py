@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks.measure import fill
+from benchmarks.measure import figure_goal, figure_value, fill, made_by, markdown_table
 from docs.browser.writing import page_picture
 from docs.documents import documented_table
 from tinydigits.data.sources import load_dataset
@@ -41,6 +41,7 @@ def main() -> None:
         parts = {
             "train": _capture(["train"], Path(parent)),
             "inspect": _capture(["inspect", "plain-9k"], Path(parent)),
+            "frontier": _frontier_table(),
             "zoo": _zoo_table(),
             "documented": documented_table(),
             "export": _capture(["export", "tiny-10k", "--to", "c", "--int8"], Path(parent)),
@@ -107,12 +108,11 @@ def _served_picture(picture: Path) -> None:
 
 def _zoo_table() -> str:
     listed = subprocess.run([*TINYDIGITS, "models", "--json"], stdout=subprocess.PIPE, text=True, check=True)
-    rows = ["| model | parameters | MACs | documented | shipped weights |", "|---|--:|--:|--:|--:|"]
+    rows = []
     for model in json.loads(listed.stdout):
-        shipped, documented = (percent(model[key] and model[key]["accuracy"]) for key in ("weights", "documented"))
-        counts = f"{model['parameters']:,} | {model['macs']:,}"
-        rows.append(f"| `{model['model']}` | {counts} | {documented} | {shipped} |")
-    return "\n".join(rows)
+        shares = (percent(model[key] and model[key]["accuracy"]) for key in ("documented", "weights"))
+        rows.append([f"`{model['model']}`", f"{model['parameters']:,}", f"{model['macs']:,}", *shares])
+    return markdown_table("model|parameters>|MACs>|documented>|shipped weights>", rows)
 
 
 def _evidence_table(name: str) -> str:
@@ -120,21 +120,11 @@ def _evidence_table(name: str) -> str:
     if not path.exists():
         return f"Not measured yet: `make benchmark-{name}`."
     evidence = json.loads(path.read_text(encoding="utf-8"))
-    return "\n".join([*_figure_rows(evidence["figures"]), "", _made_by(name, evidence)])
+    return "\n".join([_figure_table(evidence["figures"]), "", made_by(name, evidence)])
 
 
-def _figure_rows(figures: list[dict[str, Any]]) -> list[str]:
-    rows = [f"| {figure['name']} | {_value(figure)} | {_goal(figure)} |" for figure in figures]
-    return ["| figure | value | goal |", "|---|--:|---|", *rows]
-
-
-def _made_by(name: str, evidence: dict[str, Any]) -> str:
-    machine = evidence["machine"]
-    packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "numpy"))
-    return (
-        f"Made by `{evidence['command']}` on {machine['processor']}, {machine['cores']} cores, {machine['system']}, "
-        f"Python {machine['python']}, {packages}; kept in [results/{name}.json](results/{name}.json)."
-    )
+def _figure_table(figures: list[dict[str, Any]]) -> str:
+    return markdown_table("figure|value>|goal", [[f["name"], figure_value(f), figure_goal(f)] for f in figures])
 
 
 def _inference_table() -> str:
@@ -145,7 +135,7 @@ def _inference_table() -> str:
     general = [f for name, f in figures.items() if "Cortex" in name or name.startswith("predict ")]
     slowest = max(exports, key=lambda figure: float(figure["value"]))
     count = f"the slowest of {len(exports)} exports, {slowest['name']}"
-    lines = _figure_rows([*general, {**slowest, "name": count, "reached": all(f["reached"] for f in exports)}])
+    table = _figure_table([*general, {**slowest, "name": count, "reached": all(f["reached"] for f in exports)}])
     heads = {
         "C": "{}, C float: one picture, p50",
         "onnxruntime": "{}, onnxruntime float: one picture, p50",
@@ -155,13 +145,14 @@ def _inference_table() -> str:
     }
     others = ("{}, emx-onnx-cgen int8, QDQ: one picture, p50", "{}, emx-onnx-cgen int8, QLinearConv: one picture, p50")
     columns = [*heads, "emx-onnx-cgen int8", "C, code and constants", "C int8, code and constants"]
-    lines += ["", f"| microseconds a picture, one thread | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
+    rows = []
     for model in (model for model in list_models() if heads["C"].format(model) in figures):
         cells = [f"{figures[head.format(model)]['value']:.0f}" for head in heads.values()]
         cells.append(f"{min(figures[head.format(model)]['value'] for head in others):.0f}")
         sizes = (figures[f"{model}, C {form}: code and constants"]["value"] for form in ("float", "int8"))
-        lines.append(f"| `{model}` | {' | '.join([*cells, *(f'{size:,} B' for size in sizes)])} |")
-    return "\n".join([*lines, "", _made_by("inference", evidence)])
+        rows.append([f"`{model}`", *cells, *(f"{size:,} B" for size in sizes)])
+    heading = "|".join(["microseconds a picture, one thread", *(f"{column}>" for column in columns)])
+    return "\n".join([table, "", markdown_table(heading, rows), "", made_by("inference", evidence)])
 
 
 def _lucky_seed() -> str:
@@ -205,32 +196,43 @@ def _rejection_table() -> str:
     cards = {model: load_card(path) for model in list_models() if (path := packaged_weights(model))}
     fitted = {model: card.calibration for model, card in cards.items() if card.calibration}
     kinds = list(next(iter(fitted.values()))["rejected"])
-    rows = [
-        f"| rejected as no digit | {' | '.join(f'`{model}`' for model in fitted)} |",
-        "|---|" + "--:|" * len(fitted),
-    ]
-    for kind in kinds:
-        shares = " | ".join(f"{100 * calibration['rejected'][kind]:.0f} %" for calibration in fitted.values())
-        rows.append(f"| {kind.replace('_', ' ')} | {shares} |")
-    for key, label in (("ece_before", "calibration error (ECE)"), ("ece_after", "the same, after the temperature")):
-        rows.append(f"| {label} | {' | '.join(f'{100 * c[key]:.2f} points' for c in fitted.values())} |")
-    return "\n".join(rows)
+    columns = "|".join(["network", *(f"{kind.replace('_', ' ')}>" for kind in kinds), "ECE>", "ECE, calibrated>"])
+    rows = []
+    for model, calibration in fitted.items():
+        shares = [f"{100 * calibration['rejected'][kind]:.0f} %" for kind in kinds]
+        errors = [f"{100 * calibration[key]:.2f}" for key in ("ece_before", "ece_after")]
+        rows.append([f"`{model}`", *shares, *errors])
+    return markdown_table(columns, rows)
+
+
+def _frontier_table() -> str:
+    evidence = json.loads((ROOT / "results" / "frontier.json").read_text(encoding="utf-8"))
+    rows = []
+    for row in evidence["rows"]:
+        accuracy = f"{percent(row['mean'], 3)} ± {100 * row['sd']:.3f}, n = {row['n']}"
+        last = " (last three)" if row["accuracy_of"] == "last3" else ""
+        goals = (f"{100 * row[key]:.2f}: {'yes' if row['reached'][key] else 'no'}" for key in ("must", "reach"))
+        int8 = row["int8"]
+        rows.append(
+            [
+                f"`{row['model']}`",
+                f"{row['parameters']:,}",
+                f"{row['macs']:,}",
+                str(row["epochs"]),
+                accuracy + last,
+                *goals,
+                f"{int8['weight_bytes']:,}",
+                percent(int8["accuracy"]),
+            ]
+        )
+    columns = (
+        "network|parameters>|MACs>|epochs>|test digits, mean of all seeds|asked|hoped for|int8 bytes>|int8, seed 0>"
+    )
+    return markdown_table(columns, rows)
 
 
 def _proof(name: str) -> Any:
     return json.loads((ROOT / "results" / "proofs" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def _value(figure: dict[str, Any]) -> str:
-    spread = f" ± {figure['sd']}, n = {figure['n']}" if "sd" in figure else ""
-    interval = " ({}–{})".format(*figure["interval"]) if "interval" in figure else ""
-    return f"{figure['value']} {figure['unit']}{spread}{interval}"
-
-
-def _goal(figure: dict[str, Any]) -> str:
-    if figure["goal"] is None:
-        return "–"
-    return f"{figure['goal']}: {'reached' if figure['reached'] else '**not reached**'}"
 
 
 if __name__ == "__main__":

@@ -43,10 +43,17 @@ def epochs(count: int) -> list[dict[str, float]]:
 
 def mistakes(count: int, disputed: dict[int, str]) -> Picture:
     def draw(path: Path) -> None:
-        labels = [i % 10 for i in range(count)]
-        predictions = [(i + 1) % 10 for i in range(count)]
-        indices = list(range(900, 900 + count))
-        plots.mistakes_picture(digits(count), labels, predictions, [0.9] * count, indices, disputed, path)
+        rows = [
+            {
+                "index": 900 + i,
+                "label": i % 10,
+                "predicted": (i + 1) % 10,
+                "confidence": 0.9,
+                "disputed": disputed.get(900 + i),
+            }
+            for i in range(count)
+        ]
+        plots.mistakes_picture(digits(count), rows, path)
 
     return draw
 

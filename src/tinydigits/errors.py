@@ -81,3 +81,8 @@ class ServeError(TinydigitsError):
 
 class StorageError(TinydigitsError):
     """Something cannot be written: the disk is full, the place is read-only or already taken."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of any kind says, as a part of a sentence of ours."""
+    return " ".join(str(error).split())

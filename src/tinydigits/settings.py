@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -117,3 +117,17 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
+
+
+def differences(there: Mapping[str, Any], wanted: Mapping[str, Any], free: Container[str]) -> str:
+    """The settings that differ, but for those that are `free`, in words; empty where none does.
+
+    Raises:
+        KeyError: a wanted setting is not there.
+    """
+    found = flatten(there)
+    return ", ".join(
+        f"{key} = {found[key]!r} there, {value!r} wanted"
+        for key, value in flatten(wanted).items()
+        if found[key] != value and key not in free
+    )

@@ -65,6 +65,15 @@ def append_line(path: Path, line: str) -> None:
         raise _storage_error(error, path) from error
 
 
+def read_lines(path: Path) -> list[Any]:
+    """What stands in a log file (JSON Lines).
+
+    Raises:
+        OSError, ValueError: it cannot be read, or a line is no JSON.
+    """
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def make_directory(path: Path) -> None:
     """Make a new directory and its parents.
 

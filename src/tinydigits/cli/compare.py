@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tinydigits.cli.arguments import add_json
-from tinydigits.cli.output import print_json, stdout_console
+from tinydigits.cli.output import print_json, print_plain, stdout_console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,4 +51,4 @@ def _print(document: dict[str, Any]) -> None:
         f"Seed 0 of each on the same digits (exact McNemar test): only the first right {pair['only_first']}, "
         f"only the second {pair['only_second']}, p = {pair['p']:.3g}"
     )
-    screen.print(document["sentence"], style="bold", markup=False, soft_wrap=True)
+    print_plain(screen, document["sentence"], "bold")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinydigits.cli.arguments import add_json
-from tinydigits.cli.output import print_json, stderr_console, stdout_console
+from tinydigits.cli.output import print_json, print_plain, stderr_console, stdout_console
 from tinydigits.errors import DamagedDataError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(document)
     else:
-        stdout_console().print(_report(document), markup=False, highlight=False, soft_wrap=True)
+        print_plain(stdout_console(), _report(document))
     if damage is not None:
         raise DamagedDataError(damage)
     if used is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinydigits.cli.arguments import DEFAULT_MODEL, add_data, add_device, add_json, add_model, add_protocol
-from tinydigits.cli.output import print_json, stderr_console, stdout_console, watched
+from tinydigits.cli.output import print_json, print_notice, print_plain, stdout_console, watched
 from tinydigits.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     _, digits = data.split(protocol)
     notices = _notices(card, data, protocol)
     for notice in notices:
-        stderr_console().print(f"Notice: {notice}", style="bold yellow", markup=False, soft_wrap=True)
+        print_notice(f"Notice: {notice}")
 
     watch = partial(watched, what="reading digits")
     evaluation = evaluate(model, digits, card.mean, card.deviation, device, watch)
@@ -132,17 +132,8 @@ def _write_files(document: Mapping[str, Any], digits: "Dataset", out: Path) -> l
         make_directory(out)
     files = [out / "confusion.png", out / "mistakes.png", out / "evaluation.json"]
     mistakes = document["mistakes"]
-    indices = [row["index"] for row in mistakes]
     confusion_picture(document["confusion"], files[0])
-    mistakes_picture(
-        images=digits.images[indices],
-        labels=[row["label"] for row in mistakes],
-        predictions=[row["predicted"] for row in mistakes],
-        confidences=[row["confidence"] for row in mistakes],
-        indices=indices,
-        disputed={row["index"]: row["disputed"] for row in mistakes if row["disputed"]},
-        path=files[1],
-    )
+    mistakes_picture(digits.images[[row["index"] for row in mistakes]], mistakes, files[1])
     write_json(files[2], document)
     return files
 
@@ -165,4 +156,4 @@ def _print(document: Mapping[str, Any], files: list[Path]) -> None:
     if document["mistakes"]:
         console.print(tables.mistakes_table(document["mistakes"][:_LISTED]))
     for file in files:
-        console.print(f"wrote {file}", markup=False, soft_wrap=True)
+        print_plain(console, f"wrote {file}")

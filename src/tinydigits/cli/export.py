@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinydigits.cli.arguments import DEFAULT_MODEL, add_data, add_json, add_model
-from tinydigits.cli.output import print_json, stderr_console, stdout_console, watched
+from tinydigits.cli.output import print_json, print_notice, print_plain, stdout_console, watched
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.to == "hub" and arguments.int8:
         raise ConfigError("--int8: the hub folder holds PyTorch's own weights, in float32. Leave it out, or choose c.")
-    notices = stderr_console()
     model, card = load_model(arguments.model or DEFAULT_MODEL)
     if arguments.to == "hub":
         form, folded = hub_form(model, card)
@@ -69,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     dropped = card.calibration is not None and folded.threshold is None
     notice = " ".join(filter(None, [data.notice, _NO_THRESHOLD if dropped else None])) or None
     if notice:
-        notices.print(notice, style="bold yellow", markup=False, soft_wrap=True)
+        print_notice(notice)
     graph = int8_graph(folded, data) if arguments.int8 else folded
     name = f"{graph.model}-{form.name}{'-int8' if arguments.int8 else ''}"
     directory = arguments.out or Path("exports") / name
@@ -88,11 +87,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(files: list[Path], parity: dict[str, Any], console: "Console") -> None:
     for path in files:
-        console.print(f"{path}  {path.stat().st_size:,} bytes", markup=False, highlight=False, soft_wrap=True)
+        print_plain(console, f"{path}  {path.stat().st_size:,} bytes")
     styles = {"passed": "bold green", "failed": "bold red", "not run": "bold yellow"}
     console.print(f"\nParity: [{styles[parity['verdict']]}]{parity['verdict']}[/]")
     for sentence in _sentences(parity):
-        console.print(f"  {sentence}", markup=False, highlight=False, soft_wrap=True)
+        print_plain(console, f"  {sentence}")
 
 
 def _sentences(parity: dict[str, Any]) -> list[str]:

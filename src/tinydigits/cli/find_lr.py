@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinydigits.cli.arguments import run_config
-from tinydigits.cli.output import print_json, stderr_console, stdout_console
+from tinydigits.cli.output import print_json, print_notice, print_plain, stderr_console, stdout_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +30,7 @@ def find_learning_rate(arguments: argparse.Namespace) -> int:
     console = stderr_console(quiet=arguments.quiet)
     config, data, running = start_range_test(run_config(arguments))
     if data.notice:
-        stderr_console().print(data.notice, style="bold yellow", markup=False, soft_wrap=True)
+        print_notice(data.notice)
     trials = _watch(running, config, data.name, console)
     suggestion = suggest(trials)
     directory = arguments.out or next_free(Path("runs"), f"{file_stem(config.model)}-learning-rate")
@@ -64,11 +64,10 @@ def _watch(trials: "Iterator[Trial]", config: "RunConfig", data: str, console: "
     from tinydigits.training.range_test import STEPS
 
     recipe = config.recipe
-    console.print(
+    print_plain(
+        console,
         f"{config.model}, recipe {recipe.name}, {recipe.optimizer.name}: {STEPS} batches of {recipe.batch_size} digits "
         f"of {data} at growing learning rates",
-        markup=False,
-        soft_wrap=True,
     )
     hidden = not console.is_terminal
     return list(track(trials, "range test", total=STEPS, console=console, transient=True, disable=hidden))
@@ -98,11 +97,10 @@ def _command(arguments: argparse.Namespace, suggestion: "Suggestion") -> str:
 def _print(document: dict[str, Any], suggestion: "Suggestion", command: str) -> None:
     screen = stdout_console()
     screen.print(f"[bold]Learning rate {suggestion.learning_rate:g}[/bold]: {suggestion.reading}.", soft_wrap=True)
-    screen.print(
+    print_plain(
+        screen,
         f"The recipe {document['recipe']} has {document['recipe_learning_rate']:g}. One short training is a hint: "
         "of two rates, `tinydigits prove --protocol tune` and `tinydigits compare` tell which is better.",
-        markup=False,
-        soft_wrap=True,
     )
-    screen.print(f"Picture and figures: {document['run_dir']}", markup=False, soft_wrap=True)
-    screen.print(f"To train with it: {command}", markup=False, soft_wrap=True)
+    print_plain(screen, f"Picture and figures: {document['run_dir']}")
+    print_plain(screen, f"To train with it: {command}")

@@ -45,6 +45,16 @@ def stderr_console(*, quiet: bool = False) -> "Console":
     return Console(stderr=True, highlight=False, quiet=quiet)
 
 
+def print_plain(console: "Console", text: str, style: str = "") -> None:
+    """Text in which nothing is taken for markup, and whose lines only the terminal breaks."""
+    console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def print_notice(sentence: str) -> None:
+    """What has to be known, on stderr, even with --quiet."""
+    print_plain(stderr_console(), sentence, "bold yellow")
+
+
 def watched(parts: Sequence[_Part], what: str) -> Iterable[_Part]:
     """The same, with a bar on stderr that says how long it still takes, where a person looks at it."""
     from rich.progress import track

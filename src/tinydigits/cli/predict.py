@@ -32,7 +32,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import DEFAULT_MODEL, add_json
-from tinydigits.cli.output import print_json, stderr_console, stdout_console
+from tinydigits.cli.output import print_json, print_notice, stderr_console, stdout_console
 from tinydigits.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -105,20 +105,16 @@ def _report_skipped(skipped: Sequence[str]) -> None:
     if skipped:
         names = ", ".join(map(printable, skipped[:_NAMED])) + (", …" if len(skipped) > _NAMED else "")
         files = "1 file" if len(skipped) == 1 else f"{len(skipped):,} files"
-        _notice(f"{files} left out that do not end like a picture: {names}")
+        print_notice(f"Notice: {files} left out that do not end like a picture: {names}")
 
 
 def _report(picture: "Picture") -> None:
     from tinydigits.shipping.predict import printable
 
     if picture.notice:
-        _notice(printable(picture.notice))
+        print_notice(f"Notice: {printable(picture.notice)}")
     if picture.error:
         print(f"tinydigits predict: {printable(picture.error)}", file=sys.stderr)
-
-
-def _notice(sentence: str) -> None:
-    stderr_console().print(f"Notice: {sentence}", style="bold yellow", markup=False, soft_wrap=True)
 
 
 def _watched(pictures: "Iterator[Picture]", total: int, json: bool) -> "Iterator[Picture]":

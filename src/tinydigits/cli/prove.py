@@ -31,7 +31,7 @@ from tinydigits.cli.arguments import (
     choose_engine,
     run_config,
 )
-from tinydigits.cli.output import print_json, stderr_console, stdout_console
+from tinydigits.cli.output import print_json, print_notice, print_plain, stderr_console, stdout_console
 from tinydigits.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -105,10 +105,12 @@ def prove_seeds(
     with open_study(study, config):
         n = max(arguments.seeds, finished_runs(study))
         if n > arguments.seeds:
-            _say(f"{study} holds {n} finished runs, and all are judged: leaving out some would be choosing by result.")
+            print_notice(
+                f"{study} holds {n} finished runs, and all are judged: leaving out some would be choosing by result."
+            )
         jobs = open_jobs(study, config, range(n), twin=arguments.twin)
-        sentence = f"{config.model}, recipe {config.recipe.name}: {_count(len(jobs), 'run')} to train, in {study}"
-        console.print(sentence, markup=False, soft_wrap=True)
+        runs = _count(len(jobs), "run")
+        print_plain(console, f"{config.model}, recipe {config.recipe.name}: {runs} to train, in {study}")
         _watch(jobs, engine, arguments.workers, console)
         held_out = data.split("tune")[1] if arguments.twin else None
         document = collect(study, config, range(n), held_out, data.notice)
@@ -116,11 +118,6 @@ def prove_seeds(
         label, figure = verdict["budget"] or "tinydigits", f"{100 * verdict['mean']:.2f} % · n = {verdict['n']}"
         write_bytes(study / "badge.svg", badge(label, verdict["verdict"], figure).encode())
     return document, verdict
-
-
-def _say(sentence: str) -> None:
-    """A notice, on stderr even with --quiet."""
-    stderr_console().print(sentence, style="bold yellow", markup=False, soft_wrap=True)
 
 
 def _count(number: int, unit: str) -> str:
@@ -146,9 +143,9 @@ def _prepare(arguments: argparse.Namespace) -> "tuple[RunConfig, Budget | None, 
     budget = load_budget(arguments.budget) if arguments.budget else None
     if budget is not None:
         refuse(budget, inspection, config.recipe.epochs)
-    data = load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
+    data = load_dataset(config.data, config.data_dir)
     if data.notice:
-        _say(data.notice)
+        print_notice(data.notice)
     return replace(config, data=data.name), budget, inspection, data
 
 
@@ -231,10 +228,10 @@ def print_proof(document: Mapping[str, Any], verdict: Mapping[str, Any]) -> None
     screen = stdout_console()
     screen.print(study_table(document))
     interval = f"{interval_text(document['interval'])}, 95 % two-way bootstrap of the final epochs"
-    screen.print(f"On new digits of this kind: {interval}", markup=False, soft_wrap=True)
+    print_plain(screen, f"On new digits of this kind: {interval}")
     if document["calibration"]:
         screen.print(calibration_table(document["calibration"]))
     if verdict["clauses"]:
         screen.print(clause_table(verdict["clauses"]))
-    screen.print(verdict["line"], style="bold", markup=False, soft_wrap=True)
-    screen.print(f"Evidence: {verdict['study_dir']}", markup=False, soft_wrap=True)
+    print_plain(screen, verdict["line"], "bold")
+    print_plain(screen, f"Evidence: {verdict['study_dir']}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinydigits.cli.arguments import add_json
-from tinydigits.cli.output import print_json, stderr_console
+from tinydigits.cli.output import print_json, print_plain, stderr_console
 from tinydigits.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"file": str(out), "size_bytes": len(content), **document})
     else:
-        stderr_console().print(f"wrote {out} ({len(content) / 1000:,.0f} kB)", markup=False, soft_wrap=True)
+        print_plain(stderr_console(), f"wrote {out} ({len(content) / 1000:,.0f} kB)")
     return 0
 
 

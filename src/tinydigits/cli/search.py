@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinydigits.cli.arguments import add_budget, add_data, add_engine, add_json, choose_engine
-from tinydigits.cli.output import print_json, stderr_console, stdout_console
+from tinydigits.cli.output import print_json, print_notice, print_plain, stderr_console, stdout_console
 from tinydigits.errors import ConfigError, ToolMissingError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _prepare(arguments: argparse.Namespace, limits: "Limits") -> "tuple[Budget, 
     from tinydigits.data.sources import load_dataset
     from tinydigits.models.budget import load_budget
     from tinydigits.studies.plan import RECIPE, make_plan
-    from tinydigits.studies.search import default_workers
+    from tinydigits.studies.runners import default_workers
     from tinydigits.studies.space import refuse_impossible
     from tinydigits.training.config import RunConfig
     from tinydigits.training.recipes import get_recipe
@@ -109,7 +109,7 @@ def _prepare(arguments: argparse.Namespace, limits: "Limits") -> "tuple[Budget, 
     refuse_impossible(budget)
     data = load_dataset(arguments.data or "auto", arguments.data_dir)
     if data.notice:
-        _say(data.notice)
+        print_notice(data.notice)
     config = RunConfig(
         model="net.toml",
         recipe=get_recipe(RECIPE),
@@ -173,10 +173,10 @@ def _prove(
     from tinydigits.reports.tables import duration
 
     chosen, config = document["chosen"], search.proof_config()
-    _line(console, f"Chosen: {chosen['network']} ({chosen['parameters']:,} parameters), {chosen['why']}.")
+    print_plain(console, f"Chosen: {chosen['network']} ({chosen['parameters']:,} parameters), {chosen['why']}.")
     time = duration(search.proof_seconds(document, arguments.seeds))
     runs = f"{arguments.seeds} seed{'s' * (arguments.seeds != 1)}"
-    _line(console, f"Its proof: {runs}, {document['epochs']} epochs each, about {time} in all.")
+    print_plain(console, f"Its proof: {runs}, {document['epochs']} epochs each, about {time} in all.")
     inspection = inspect_model(create_model(config.model), name=config.model)
     options = argparse.Namespace(seeds=arguments.seeds, workers=arguments.workers, quiet=arguments.quiet, twin=False)
     study = search.directory / f"proof-{chosen['trial']:04d}"
@@ -191,7 +191,7 @@ def _watch(search: "Search", engine: "Engine", console: "Console") -> None:
     from tinydigits.studies.runners import JobDone, JobEpoch, JobPaused
 
     plan = search.plan
-    _line(
+    print_plain(
         console,
         f"{plan.budget.name}: networks of at most {plan.limits.max_macs:,} MACs, {plan.epochs} epochs of "
         f"{plan.config.recipe.name} with {plan.config.kernels} kernels on {search.data.name}, "
@@ -209,7 +209,7 @@ def _watch(search: "Search", engine: "Engine", console: "Console") -> None:
                 record = rows.pop(trial.number, None)
                 if isinstance(event, JobDone) and record is not None:
                     seed = f", seed {trial.seed}" if trial.seed else ""
-                    _line(
+                    print_plain(
                         live.console,
                         f"trial {trial.number}{seed}: {percent(record['accuracy'])} held out, "
                         f"{trial.parameters:,} parameters: {_sketch(trial)}",
@@ -264,17 +264,8 @@ def _print(document: Mapping[str, Any], study: Mapping[str, Any]) -> None:
     ]
     if document["busy_share"] is not None:
         words.append(f"workers {100 * document['busy_share']:.0f} % busy")
-    screen.print("; ".join(words), markup=False, soft_wrap=True)
-    screen.print(f"Chosen: {chosen['network']}, {chosen['why']}.", markup=False, soft_wrap=True)
+    print_plain(screen, "; ".join(words))
+    print_plain(screen, f"Chosen: {chosen['network']}, {chosen['why']}.")
     print_proof(study, document["verdict"])
     names = ", ".join(f"{document['search_dir']}/{name}" for name in ("net.toml", "front.png", "front.json"))
-    screen.print(f"Network, picture and figures: {names}", markup=False, soft_wrap=True)
-
-
-def _line(console: "Console", sentence: str) -> None:
-    console.print(sentence, markup=False, soft_wrap=True)
-
-
-def _say(sentence: str) -> None:
-    """A notice, on stderr even with --quiet."""
-    stderr_console().print(sentence, style="bold yellow", markup=False, soft_wrap=True)
+    print_plain(screen, f"Network, picture and figures: {names}")

@@ -24,7 +24,7 @@ import argparse
 import os
 
 from tinydigits.cli.arguments import DEFAULT_MODEL, add_model
-from tinydigits.cli.output import stdout_console
+from tinydigits.cli.output import print_plain, stdout_console
 from tinydigits.errors import ServeError
 
 _TOKEN = "TINYDIGITS_TOKEN"
@@ -75,5 +75,5 @@ def run(arguments: argparse.Namespace) -> int:
 def _started(address: str, names: list[str]) -> None:
     console = stdout_console()
     others = f", and {', '.join(names[1:])}" if names[1:] else ""
-    console.print(f"{address}  reads digits with {names[0]}{others}. Ctrl-C stops it.", soft_wrap=True, markup=False)
+    print_plain(console, f"{address}  reads digits with {names[0]}{others}. Ctrl-C stops it.")
     console.file.flush()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import add_json
-from tinydigits.cli.output import print_json, stderr_console, stdout_console
+from tinydigits.cli.output import print_json, print_notice, stdout_console
 from tinydigits.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         _print(records, len(records) if arguments.best else _SHOWN)
     else:
         found = f"{len(listing.records):,} recorded" if listing.records else "nothing is recorded"
-        _say(f"No such study or run in {', '.join(map(str, directories))}: {found}.")
+        print_notice(f"No such study or run in {', '.join(map(str, directories))}: {found}.")
     return 0
 
 
@@ -113,7 +113,9 @@ def _judged(records: "Sequence[Record]", name: str) -> "list[Record]":
     if unknown:
         models = sorted({record.model for record in unknown})
         _report(models, f"left out, for not all that {budget.name} limits is recorded of")
-        _say(f"`tinydigits inspect {models[0]} --budget {name}` tells it of a network, `tinydigits prove` records it.")
+        print_notice(
+            f"`tinydigits inspect {models[0]} --budget {name}` tells it of a network, `tinydigits prove` records it."
+        )
     return kept
 
 
@@ -121,7 +123,7 @@ def _warn(records: "Sequence[Record]", sort: str) -> None:
     from tinydigits.studies.index import ACCURACY_KEYS, judges_alike
 
     if sort in ACCURACY_KEYS and not judges_alike(records):
-        _say("Ranked together, though other digits judged them: --data and --protocol leave those of a kind.")
+        print_notice("Ranked together, though other digits judged them: --data and --protocol leave those of a kind.")
 
 
 def _print(records: "Sequence[Record]", most: int) -> None:
@@ -144,11 +146,7 @@ def _report(names: Sequence[str], what: str) -> None:
     """One line that names the first of them."""
     if names:
         more = f", and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        _say(f"Notice: {what} {', '.join(map(_printable, names[:_NAMED]))}{more}")
-
-
-def _say(sentence: str) -> None:
-    stderr_console().print(sentence, style="bold yellow", markup=False, soft_wrap=True)
+        print_notice(f"Notice: {what} {', '.join(map(_printable, names[:_NAMED]))}{more}")
 
 
 def _printable(text: str) -> str:

@@ -36,7 +36,7 @@ from tinydigits.cli.arguments import (
     add_recipe,
     run_config,
 )
-from tinydigits.cli.output import print_json, stderr_console, stdout_console
+from tinydigits.cli.output import print_json, print_notice, print_plain, stderr_console, stdout_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     with _interruptible() as interrupted:
         if not _watch(training, console, interrupted, board):
             resume = f"tinydigits train --resume {shlex.quote(str(training.directory.path))}{flag}"
-            stderr_console().print(f"Interrupted and saved. Go on with: {resume}", markup=False, soft_wrap=True)
+            print_plain(stderr_console(), f"Interrupted and saved. Go on with: {resume}")
             return 130
         _draw(training)  # before the result: a run without pictures is not finished
         result = finish_run(training)
@@ -113,11 +113,11 @@ def run(arguments: argparse.Namespace) -> int:
         screen = stdout_console()
         screen.print(run_table(result))
         if result["verdict"]:
-            screen.print(_verdict_text(result), style="bold" if budget else "", markup=False, soft_wrap=True)
+            print_plain(screen, _verdict_text(result), "bold" if budget else "")
             if budget and result["verdict"]["verdict"] == "plausible":
                 proof = f"To prove it, with the same recipe: tinydigits prove {result['model']}{flag}"
-                screen.print(proof, markup=False, soft_wrap=True)
-        screen.print(f"Weights, curves and result: {training.directory.path}", markup=False, soft_wrap=True)
+                print_plain(screen, proof)
+        print_plain(screen, f"Weights, curves and result: {training.directory.path}")
     return 1 if budget and result["verdict"]["verdict"] in ("failed", "not judged") else 0
 
 
@@ -153,7 +153,7 @@ def _refuse_beside_find_lr(arguments: argparse.Namespace) -> None:
 def _announce(training: "Run", console: "Console") -> None:
     config, recipe = training.config, training.config.recipe
     if training.notice:  # whatever --quiet says: these are not the digits that were asked for
-        stderr_console().print(training.notice, style="bold yellow", markup=False, soft_wrap=True)
+        print_notice(training.notice)
     judged = "test digits" if config.protocol == "final" else "held-out training digits"
     counts = [len(digits.labels) for digits in (training.train, training.judge)]
     plain = recipe.epochs - recipe.augmented_epochs
@@ -167,7 +167,7 @@ def _announce(training: "Run", console: "Console") -> None:
         f"{config.device}, {config.threads} thread{'s' * (config.threads != 1)}{native}; "
         f"into {training.directory.path}",
     )
-    console.print(*lines, sep="\n", markup=False, soft_wrap=True)
+    print_plain(console, "\n".join(lines))
 
 
 def _watch(training: "Run", console: "Console", interrupted: list[int], board: "SummaryWriter | None") -> bool:
@@ -240,7 +240,7 @@ def _open_board(training: "Run") -> "SummaryWriter":
 
     board = open_board(training)
     where = f"tensorboard --logdir {shlex.quote(str(training.directory.path))}"
-    stderr_console().print(f"To watch: {where}", markup=False, soft_wrap=True)
+    print_plain(stderr_console(), f"To watch: {where}")
     return board
 
 
@@ -258,19 +258,11 @@ def _show_pictures(board: "SummaryWriter", training: "Run") -> None:
     evaluation = Evaluation(labels, softmax(logits, axis=1))
     mnist_test = training.data_name == "mnist" and training.config.protocol == "final"
     rows = evaluation.mistake_rows(24, DISPUTED_MNIST_TEST if mnist_test else {})
-    indices = [row["index"] for row in rows]
+    images = training.judge.images[[row["index"] for row in rows]].cpu().numpy()
     with tempfile.TemporaryDirectory() as place:
         files = [Path(place) / name for name in ("confusion.png", "mistakes.png")]
         confusion_picture(evaluation.confusion, files[0])
-        mistakes_picture(
-            images=training.judge.images[indices].cpu().numpy(),
-            labels=[row["label"] for row in rows],
-            predictions=[row["predicted"] for row in rows],
-            confidences=[row["confidence"] for row in rows],
-            indices=indices,
-            disputed={row["index"]: row["disputed"] for row in rows if row["disputed"]},
-            path=files[1],
-        )
+        mistakes_picture(images, rows, files[1])
         for file in (*sorted(training.directory.path.glob("*.png")), *files):
             add_picture(board, file)
 

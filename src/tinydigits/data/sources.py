@@ -28,7 +28,7 @@ def load_dataset(name: str = "auto", data_dir: str | Path | None = None) -> Digi
         DataError: a folder is not laid out as `folder:PATH` wants it.
         PictureError: a picture of the folder cannot be used.
     """
-    data_dir = Path(data_dir) if data_dir is not None else None
+    data_dir = Path(data_dir) if data_dir else None
     if name == "auto":
         return _mnist_or_optdigits(data_dir)
     if name == "mnist":

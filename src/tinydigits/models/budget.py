@@ -21,7 +21,7 @@ Verdict = Literal["met", "plausible", "failed", "not judged"]
 NUMBER_FORMATS = ("float32", "int8")
 ACCURACIES = ("final", "last3")
 SEEDS_TO_PROVE = 3  # a lower bound of a mean takes as many runs
-_LAST = 3  # epochs that `last3` is the mean of
+LAST3 = 3  # epochs that `last3` is the mean of
 _OR = " or "
 
 # The fact in words; what a network shows that has it, and one that has not.
@@ -105,10 +105,10 @@ class Budget:
         between(f"{here}min_accuracy", self.min_accuracy, 0, 1)
         if self.strict_accuracy and self.min_accuracy == 1:
             raise ConfigError(f"{here}no accuracy lies above min_accuracy = 1. Lower it, or drop strict_accuracy.")
-        if self.accuracy_of == "last3" and self.max_epochs is not None and self.max_epochs < _LAST:
+        if self.accuracy_of == "last3" and self.max_epochs is not None and self.max_epochs < LAST3:
             raise ConfigError(
                 f'{here}max_epochs = {self.max_epochs} and accuracy_of = "last3" contradict each other: a mean of the '
-                f"last {_LAST} epochs takes at least {_LAST}. Raise the one, or drop the other."
+                f"last {LAST3} epochs takes at least {LAST3}. Raise the one, or drop the other."
             )
 
     def _check_structure(self, here: str) -> None:
@@ -209,11 +209,11 @@ def structural_clauses(budget: Budget, network: Counted, epochs: int | None) -> 
                 sentence = f"at least {clause.sentence}, but an operation with learned weights is not counted"
                 clause = replace(clause, verdict="not judged", sentence=sentence)
             clauses.append(clause)
-    if budget.accuracy_of == "last3" and epochs is not None and epochs < _LAST:
+    if budget.accuracy_of == "last3" and epochs is not None and epochs < LAST3:
         sentence = (
-            f"{_plural(epochs, 'epochs')}: the accuracy is the mean of the last {_LAST}, {_LAST - epochs} too few"
+            f"{_plural(epochs, 'epochs')}: the accuracy is the mean of the last {LAST3}, {LAST3 - epochs} too few"
         )
-        clauses.append(Clause("last3", _LAST, epochs, "failed", sentence))
+        clauses.append(Clause("last3", LAST3, epochs, "failed", sentence))
     facts = vars(network.structure)
     clauses += [_fact_clause(entry, facts, required=True) for entry in budget.require]
     clauses += [_fact_clause(entry, facts, required=False) for entry in budget.forbid]
@@ -357,7 +357,7 @@ def _reaches(accuracy: float, budget: Budget) -> bool:
 
 def _accuracy_rule(budget: Budget) -> str:
     assert budget.min_accuracy is not None
-    mean = "" if budget.accuracy_of == "final" else f" as mean of the last {_LAST} epochs"
+    mean = "" if budget.accuracy_of == "final" else f" as mean of the last {LAST3} epochs"
     return f"{'above' if budget.strict_accuracy else 'at least'} {percent(budget.min_accuracy)}{mean}"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinydigits.errors import ModelError
+from tinydigits.errors import ModelError, one_line
 from tinydigits.models.footprint import FormatBytes, activation_bytes, weight_bytes
 from tinydigits.models.registry import Claim, Figure, canonical_name, model_claim
 from tinydigits.models.trace import BATCH, Call, Field, Operation, Pair, trace
@@ -183,7 +183,7 @@ def inspect_model(model: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), 
             behaviour = _behaviour(network, input_shape)
         except Exception as error:  # a user's forward() may raise anything
             shape = "×".join(map(str, input_shape))
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             raise ModelError(f"{name or type(model).__name__} cannot take an input of {shape}: {reason}.") from error
     lines = _lines(events)
     layers = tuple(layer for layer, _ in lines)

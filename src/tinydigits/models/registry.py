@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tinydigits.errors import ModelError, UnknownModelError
+from tinydigits.errors import ModelError, UnknownModelError, one_line
 from tinydigits.models.design import build_design, load_design
 from tinydigits.settings import nearest
 
@@ -330,7 +330,7 @@ def _describe(error: BaseException, path: Path) -> str:
         line, message = error.lineno, error.msg
     else:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
-        line, message = (frames[-1].lineno if frames else None), " ".join(str(error).split())
+        line, message = (frames[-1].lineno if frames else None), one_line(error)
     return f"{type(error).__name__}: {message}" + (f" (line {line})" if line else "")
 
 

@@ -212,36 +212,25 @@ def digit_gallery(images: NDArray[np.uint8], labels: ArrayLike, path: Path) -> N
         write(figure, path)
 
 
-def mistakes_picture(
-    images: NDArray[np.uint8],
-    labels: Sequence[int],
-    predictions: Sequence[int],
-    confidences: Sequence[float],
-    indices: Sequence[int],
-    disputed: Mapping[int, str],
-    path: Path,
-) -> None:
+def mistakes_picture(images: NDArray[np.uint8], mistakes: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw a gallery of wrong answers, in the order given, with what was taken for what and how confidently.
 
     Args:
         images: the mistaken digits, uint8 [M, 28, 28].
-        labels: their true digits, M numbers.
-        predictions: the digits that were answered, M numbers.
-        confidences: the probabilities of these answers, M numbers in [0, 1].
-        indices: their positions in the data set they come from, M numbers.
-        disputed: what reviewers say of a digit, by its index: such digits get a frame and these words.
+        mistakes: of each `{index, label, predicted, confidence, disputed}`, as of `Evaluation.mistake_rows`: a digit of
+            which reviewers say something gets a frame and these words.
         path: the PNG to write.
 
     Raises:
         StorageError: the picture cannot be written.
     """
     columns, size, pitch_x, pitch_y, header = 6, 140, 204, 246, 60
-    rows = -(-len(indices) // columns)
+    rows = -(-len(mistakes) // columns)
     with style():
         figure, axes = page(columns * pitch_x, header + rows * pitch_y)
         title = "Worst mistakes: true → predicted, confidence" if rows else "No mistakes"
         axes.text((pitch_x - size) / 2, header / 2, title, va="center", fontsize=11, weight="bold")
-        if any(index in disputed for index in indices):
+        if any(mistake["disputed"] for mistake in mistakes):
             edge = columns * pitch_x - (pitch_x - size) / 2
             axes.text(
                 edge,
@@ -252,12 +241,12 @@ def mistakes_picture(
                 fontsize=9,
                 color=VERMILION,
             )
-        for i, index in enumerate(indices):
+        for i, mistake in enumerate(mistakes):
             x = i % columns * pitch_x + (pitch_x - size) // 2
             y = header + i // columns * pitch_y
             _tile(axes, images[i], x, y, size)
-            lines = [f"{labels[i]} → {predictions[i]}   {100 * confidences[i]:.1f} %", f"#{index}"]
-            _caption(axes, lines, disputed.get(index), x, y, size)
+            answer = f"{mistake['label']} → {mistake['predicted']}   {100 * mistake['confidence']:.1f} %"
+            _caption(axes, [answer, f"#{mistake['index']}"], mistake["disputed"], x, y, size)
         write(figure, path)
 
 

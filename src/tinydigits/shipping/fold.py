@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import Node
 
-from tinydigits.errors import ExportError
+from tinydigits.errors import ExportError, one_line
 from tinydigits.models.weights import Card
 from tinydigits.shipping.graph import (
     INPUT_SHAPE,
@@ -81,7 +81,7 @@ def _chain(model: nn.Module, name: str) -> tuple[list[Op], bool]:
     try:
         program = torch.export.export(model.cpu().eval(), (torch.zeros(2, *INPUT_SHAPE),))
     except Exception as error:  # the user's forward() may do anything
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise ExportError(
             f"{name} cannot be traced: {type(error).__name__}: {reason} Write its forward() as a plain chain of layers."
         ) from error

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydigits.errors import ExportError, ToolMissingError
+from tinydigits.errors import ExportError, ToolMissingError, one_line
 from tinydigits.shipping.graph import (
     INPUT_SHAPE,
     Affine,
@@ -130,8 +130,7 @@ def open_session(path: Path) -> Any:
     try:
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own errors have no base class of their own
-        reason = " ".join(str(error).split())
-        raise ExportError(f"{path}: onnxruntime cannot run this file ({reason}). Export it anew.") from error
+        raise ExportError(f"{path}: onnxruntime cannot run this file ({one_line(error)}). Export it anew.") from error
 
 
 def _package(name: str) -> Any:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from tinydigits.errors import RunError
 from tinydigits.models.budget import Clause
-from tinydigits.studies.prove import SCHEMA, read_study, run_directory
+from tinydigits.storage import read_lines
+from tinydigits.studies.prove import SCHEMA, directory_kind, read_study, run_directory
 from tinydigits.training.config import RunConfig, config_from_dict
 from tinydigits.training.recipes import get_recipe, is_named, list_recipes
 from tinydigits.training.rundir import open_run_directory
@@ -133,19 +134,11 @@ def read_evidence(path: Path) -> Evidence:
             raise RunError(f"{path} does not exist. Name a run or a study, such as runs/tiny-10k-001.")
         if not path.is_dir():
             return _from_file(path)
-        if (path / "study.json").exists() or _kind(path / "config.json") == "study":
+        if (path / "study.json").exists() or directory_kind(path) == "study":
             return _study(path.name, path, read_study(path), _judgements_beside(path), path / "study.json", None)
         return _run(path)
     except RecursionError as error:
         raise RunError(f"{path}: a file in it is nested too deep to be ours. Name a run or a study.") from error
-
-
-def _kind(path: Path) -> Any:
-    """What `config.json` says of its directory; a run's says nothing."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _from_file(path: Path) -> Evidence:
@@ -260,7 +253,7 @@ def _run(path: Path) -> Evidence:
             f"{path} is not finished: result.json is missing. Go on with `tinydigits train --resume {path}`."
         )
     result = _document(directory.result)
-    epochs = _epochs(directory.metrics)
+    epochs = _lines(directory.metrics)
     environment = _document(path / "environment.json") if (path / "environment.json").exists() else {}
     with _reading(directory.result):
         if result["schema"] != SCHEMA:
@@ -345,11 +338,6 @@ def _environment(document: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
-def _epochs(path: Path) -> list[Mapping[str, Any]]:
-    """The lines of `metrics.jsonl`; none where there is no such file."""
-    return list(_lines(path))
-
-
 def _loss(directory: Path, epochs: int) -> tuple[tuple[float, float], ...]:
     """The training loss over the epochs; of short runs, means of equally many batches."""
     if epochs >= _FEW_EPOCHS:
@@ -409,7 +397,7 @@ def _lines(path: Path) -> list[Mapping[str, Any]]:
     if not path.exists():
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return read_lines(path)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path} cannot be read: it is no JSON, line by line. Name a run or a study that is whole."

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydigits.models.budget import Budget
+from tinydigits.models.budget import LAST3, Budget
 from tinydigits.models.design import Design
 from tinydigits.models.design_facts import design_facts
 from tinydigits.studies.halving import Trial
 
-_LAST = 3  # epochs that `last3` is the mean of
 _ONE_SIDED = NormalDist().inv_cdf(0.95)
 
 
@@ -66,7 +65,7 @@ class Finding:
 
 def judged_accuracy(budget: Budget, trial: Trial) -> float:
     """The accuracy of a trial that the budget asks for, the last epoch's or the mean of the last three, in [0, 1]."""
-    return trial.accuracies[-1] if budget.accuracy_of == "final" else mean(trial.accuracies[-_LAST:])
+    return trial.accuracies[-1] if budget.accuracy_of == "final" else mean(trial.accuracies[-LAST3:])
 
 
 def margin(right: Sequence[NDArray[np.bool_]], judges: int) -> float:

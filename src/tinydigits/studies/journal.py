@@ -5,7 +5,6 @@ It stays *running* there while it is paused, for it may go on, and is *complete*
 """
 
 import fcntl
-import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,7 +23,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tinydigits.errors import RunError
+from tinydigits.errors import RunError, one_line
 from tinydigits.models.design import Design
 from tinydigits.settings import build
 from tinydigits.studies.halving import Trial, shape_losses
@@ -227,16 +226,8 @@ def _readable(path: Path) -> Iterator[None]:
     """What Optuna raises over a damaged journal, as a sentence."""
     try:
         yield
-    except (
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AssertionError,
-        OSError,
-    ) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except (ValueError, KeyError, TypeError, AssertionError, OSError) as error:
+        reason = one_line(error) or type(error).__name__
         raise RunError(
             f"{path} cannot be read ({reason}). Put back a copy, or begin a new search with another --out."
         ) from error

@@ -8,9 +8,10 @@ from typing import Any
 
 from tinydigits.data.dataset import DigitData
 from tinydigits.errors import RunError
-from tinydigits.models.budget import Budget
-from tinydigits.settings import flatten
+from tinydigits.models.budget import LAST3, Budget
+from tinydigits.settings import differences, flatten
 from tinydigits.storage import write_json
+from tinydigits.studies.prove import refuse_other_kinds
 from tinydigits.studies.space import SPACE
 from tinydigits.training.config import RunConfig, config_from_dict
 from tinydigits.training.recipes import get_recipe
@@ -27,7 +28,6 @@ _MACS_A_SECOND = 25e9
 _PASSES = 3  # a step takes the MACs of one pass three times
 _SECONDS_A_DIGIT = {"native": 25e-6, "torch": 100e-6}
 _ORDINARY_MACS, _LEAST_MACS = 1_000_000, 300_000
-_LAST3 = 3
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def make_plan(budget: Budget, config: RunConfig, data: DigitData, limits: Limits
     seconds = limits.seconds * workers / _SHARE  # for one training
     ordinary = min(budget.max_macs or _ORDINARY_MACS, _ORDINARY_MACS)
     affordable = int(seconds / _epoch_seconds(ordinary, digits, config.kernels))
-    least = _LAST3 if budget.accuracy_of == "last3" else 1
+    least = LAST3 if budget.accuracy_of == "last3" else 1
     most = min(recipe.epochs, budget.max_epochs or recipe.epochs)
     epochs = max(least, min(most, affordable))
     macs = (seconds / epochs / digits - _SECONDS_A_DIGIT[config.kernels]) * _MACS_A_SECOND / _PASSES
@@ -116,14 +116,7 @@ def refuse_foreign(directory: Path) -> None:
     names = {path.name for path in directory.iterdir() if not path.name.startswith(".")}
     if not names - {"trials"}:
         return
-    try:
-        kind = json.loads((directory / "config.json").read_text(encoding="utf-8"))["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
-        kind = None
-    if kind != _KIND:
-        raise RunError(
-            f"{directory} is not empty, and no search: a search's config.json says so. Name a new directory with --out."
-        )
+    refuse_other_kinds(directory, _KIND)
     if JOURNAL not in names and any((directory / "trials").glob("trial-*")):
         raise RunError(
             f"{directory} has trials, but no {JOURNAL} that tells of them. Put it back, or name a new directory with "
@@ -143,16 +136,13 @@ def settle(directory: Path, plan: Plan, data: DigitData) -> tuple[Plan, str]:
         write_json(file, wanted)
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
-        flat, flat_wanted = flatten(there), flatten(wanted)
-        odd = [key for key in flat_wanted if flat[key] != flat_wanted[key] and key not in _FREE]
-        if odd:
-            lines = ", ".join(f"{key} = {flat[key]!r} there, {flat_wanted[key]!r} wanted" for key in odd)
-            raise RunError(f"{directory} holds another search: {lines}. Use another --out, or remove it.")
+        if odd := differences(there, wanted, _FREE):
+            raise RunError(f"{directory} holds another search: {odd}. Use another --out, or remove it.")
         config = config_from_dict(there["config"], str(file))
         # where MNIST lies, and on what device it is trained, may change from start to start
         config = replace(config, data_dir=plan.config.data_dir, device=plan.config.device)
         settled = Plan(plan.budget, config, int(there["max_macs"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file} cannot be read: {error}. Use another --out, or remove {directory}.") from error
-    digest = {key: value for key, value in flat.items() if key not in ("config.data_dir", "config.device")}
+    digest = {key: value for key, value in flatten(there).items() if key not in ("config.data_dir", "config.device")}
     return settled, hashlib.sha256(json.dumps(digest, sort_keys=True).encode()).hexdigest()

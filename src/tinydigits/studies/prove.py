@@ -32,11 +32,11 @@ from tinydigits.models.budget import Budget, Clause, accuracy_clause, overall, s
 from tinydigits.models.inspect import Inspection
 from tinydigits.models.registry import code_sha256
 from tinydigits.models.weights import load_model, save_weights
-from tinydigits.settings import flatten
+from tinydigits.settings import differences
 from tinydigits.storage import write_json
 from tinydigits.studies.runners import Job
 from tinydigits.training.config import RunConfig, config_from_dict
-from tinydigits.training.rundir import RunDirectory, load_predictions
+from tinydigits.training.rundir import RunDirectory, load_predictions, read_metrics
 
 SCHEMA = 1
 _KIND = "study"  # stands in a study's config.json, and in no run's
@@ -64,7 +64,9 @@ def open_study(study: Path, config: RunConfig) -> Iterator[None]:
     file = study / "config.json"
     try:
         study.mkdir(parents=True, exist_ok=True)
-        _refuse_foreign(study)
+        # a new one is empty, or another process is still writing its config
+        if not all(path.name.startswith((".lock", ".config.json.")) for path in study.iterdir()):
+            refuse_other_kinds(study, _KIND)
         lock = (study / ".lock").open("w")
     except OSError as error:
         raise StorageError(f"{study} could not be written: {(error.strerror or '').lower()}. Use --out.") from error
@@ -82,17 +84,23 @@ def open_study(study: Path, config: RunConfig) -> Iterator[None]:
         yield
 
 
-def _refuse_foreign(study: Path) -> None:
-    """Whatever is no study, such as a run directory, is left as it is."""
-    if all(path.name.startswith((".lock", ".config.json.")) for path in study.iterdir()):
-        return  # new, or so new that another process is still writing its config
+def directory_kind(directory: Path) -> Any:
+    """What `config.json` says of its directory: `study` or `search`. A run's says nothing, so this is None then."""
     try:
-        kind = json.loads((study / "config.json").read_text(encoding="utf-8"))["kind"]
+        return json.loads((directory / "config.json").read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError):
-        kind = None
-    if kind != _KIND:
+        return None
+
+
+def refuse_other_kinds(directory: Path, kind: str) -> None:
+    """Leave a directory that is no study, or no search, as it is.
+
+    Raises:
+        RunError: it is none.
+    """
+    if directory_kind(directory) != kind:
         raise RunError(
-            f"{study} is not empty, and no study: a study's config.json says so. Name a new directory with --out."
+            f"{directory} is not empty, and no {kind}: a {kind}'s config.json says so. Name a new directory with --out."
         )
 
 
@@ -172,7 +180,7 @@ def collect(
         "final": summarise(accuracies),
         "last3": summarise(last3),
         "interval": list(two_way_bootstrap(right)),
-        "runs": [{**{key: result[key] for key in _SHOWN}, **_curve(Path(result["run_dir"]))} for result in results],
+        "runs": [{**{key: result[key] for key in _SHOWN}, **_curves(Path(result["run_dir"]))} for result in results],
         "calibration": _calibration(study, held_out) if held_out is not None else None,
         "environment": _read_run(run_directory(study, seeds[0]), "environment.json", ()),
     }
@@ -272,11 +280,14 @@ def summarise(accuracies: Sequence[float]) -> dict[str, float | None]:
 
 def correct_answers(study: Path, seeds: Sequence[int]) -> NDArray[np.bool_]:
     """Which run answers which judging digit right: [seeds, digits]."""
-    rows = []
-    for seed in seeds:
-        logits, labels = load_predictions(RunDirectory(run_directory(study, seed)))
-        rows.append(logits.argmax(axis=1) == labels)
-    return np.stack(rows)
+    return np.stack([right_answers(run_directory(study, seed)) for seed in seeds])
+
+
+def right_answers(run: Path) -> NDArray[np.bool_]:
+    """Which judging digit a run answers right: [digits]."""
+    logits, labels = load_predictions(RunDirectory(run))
+    right: NDArray[np.bool_] = logits.argmax(axis=1) == labels
+    return right
 
 
 def read_study(study: Path) -> dict[str, Any]:
@@ -313,14 +324,10 @@ def _read_run(directory: Path, name: str, keys: Sequence[str]) -> dict[str, Any]
         raise RunError(f"{path} cannot be read: {error}. Remove {directory}, and prove again.") from error
 
 
-def _curve(run: Path) -> dict[str, list[float]]:
+def _curves(run: Path) -> dict[str, list[float]]:
     """A run's accuracies epoch by epoch: on the judging digits, and on those it was trained with."""
-    path = run / "metrics.jsonl"
-    try:
-        epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {f"{key}_by_epoch": [epoch[key] for epoch in epochs] for key in ("accuracy", "train_accuracy")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} cannot be read: {error}. Remove {run}, and prove again.") from error
+    curves = read_metrics(RunDirectory(run), ("accuracy", "train_accuracy"), f"Remove {run}, and prove again.")
+    return {f"{key}_by_epoch": curve for key, curve in curves.items()}
 
 
 def _require(document: Mapping[str, Any], keys: Sequence[str]) -> None:
@@ -337,8 +344,6 @@ def _refuse_difference(path: Path, config: RunConfig, what: str, free: Sequence[
         values.pop("kind", None)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise RunError(f"{path} cannot be read: {error}. Remove {path.parent}, or use another --out.") from error
-    there, wanted = flatten(config_from_dict(values, str(path)).as_dict()), flatten(config.as_dict())
-    odd = [key for key in wanted if there[key] != wanted[key] and key not in free]
-    if odd:
-        lines = ", ".join(f"{key} = {there[key]!r} there, {wanted[key]!r} wanted" for key in odd)
-        raise RunError(f"{what}: {lines}. Use another --out, or remove it.")
+    there = config_from_dict(values, str(path)).as_dict()
+    if odd := differences(there, config.as_dict(), free):
+        raise RunError(f"{what}: {odd}. Use another --out, or remove it.")

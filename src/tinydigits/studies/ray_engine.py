@@ -22,9 +22,9 @@ from importlib.metadata import version
 from typing import Any
 
 from tinydigits.data.sources import load_dataset
-from tinydigits.errors import ConfigError, RunError, ToolMissingError
+from tinydigits.errors import ConfigError, RunError, ToolMissingError, one_line
 from tinydigits.studies.ray_worker import keep_files, make_order
-from tinydigits.studies.runners import Engine, Event, Job, JobEpoch, JobQueue
+from tinydigits.studies.runners import Engine, Event, Job, JobEpoch, JobQueue, default_workers
 
 _SAME = ("tinydigits", "torch", "numpy")  # their versions decide about the bits of a result
 _ANSWER_SECONDS = 5.0
@@ -160,13 +160,13 @@ def _hear(ray: Any, stream: Any, running: dict[Any, int], queue: JobQueue) -> Ev
     try:
         message = ray.get(next(stream))
     except errors.RayTaskError as error:  # nothing that a run raises comes this way
-        raise RunError(f"The run in {directory} failed on a worker. {_one_line(error.cause)}") from error
+        raise RunError(f"The run in {directory} failed on a worker. {one_line(error.cause)}") from error
     except (errors.NodeDiedError, errors.ObjectLostError):  # a machine has gone, perhaps with a message on its way
         del running[stream]
         return queue.repeat(number, None)
     except errors.RayError as error:
         del running[stream]
-        return queue.repeat(number, _one_line(error))
+        return queue.repeat(number, one_line(error))
     keep_files(directory, message["files"])
     del running[stream]
     if message["kind"] == "epoch":
@@ -201,7 +201,7 @@ def _connected(address: str | None, workers: int | None, gpu_share: float | None
             stack.callback(ray.shutdown)
             ray.init(
                 "local",
-                num_cpus=max(workers or 1, os.cpu_count() or 1),
+                num_cpus=max(workers or 1, default_workers()),
                 object_store_memory=_STORE_BYTES,
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
@@ -222,7 +222,7 @@ def _connected(address: str | None, workers: int | None, gpu_share: float | None
 
 def _no_connection(address: str, error: BaseException) -> str:
     """Why a cluster cannot be joined, and what helps."""
-    reasons = _one_line(error) + (_one_line(error.__cause__) if error.__cause__ else "")
+    reasons = one_line(error) + (one_line(error.__cause__) if error.__cause__ else "")
     if "Version mismatch" in reasons:
         return f"--address {address}: {reasons} Install the same Ray and the same Python on all machines."
     if "uthenticat" in reasons:
@@ -235,10 +235,6 @@ def _no_connection(address: str, error: BaseException) -> str:
             f"--address {address}: this machine does not belong to the cluster. Start Ray on it: ray start --address=…"
         )
     return f"--address {address}: no Ray cluster is there. `ray start --head` starts one, and says its address."
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _knock(address: str) -> None:

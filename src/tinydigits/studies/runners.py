@@ -24,10 +24,10 @@ from typing import Any, Protocol
 
 from tinydigits.data.dataset import DigitData
 from tinydigits.data.sources import load_dataset
-from tinydigits.errors import RunError, TinydigitsError
+from tinydigits.errors import RunError, TinydigitsError, one_line
 from tinydigits.training.config import RunConfig, config_from_dict
 from tinydigits.training.loop import Epoch
-from tinydigits.training.run import finish_run, resume_run, run_epochs, start_run
+from tinydigits.training.run import Run, finish_run, resume_run, run_epochs, start_run
 
 _MOST_LOSSES = 2
 
@@ -158,9 +158,14 @@ class _Worker:
     job: int | None = None
 
 
+def default_workers() -> int:
+    """One a core."""
+    return os.cpu_count() or 1
+
+
 def run_local(jobs: Iterable[Job | None], workers: int | None = None) -> Iterator[Event]:
     """The engine of this machine's processes; by default one a core. See `Engine`."""
-    places = workers or os.cpu_count() or 1
+    places = workers or default_workers()
     queue = JobQueue(jobs)
     staff: list[_Worker] = []
     try:
@@ -264,15 +269,20 @@ def train_job(job: Job, load: Load) -> Iterator[dict[str, Any]]:
     except TinydigitsError as error:
         yield {"kind": "failed", "sentence": str(error)}
     except (Exception, SystemExit) as error:  # a user's network may raise anything
-        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        cause = f"{type(error).__name__}: {one_line(error)}"
         yield {"kind": "failed", "sentence": f"{cause}. Mend that, then give the same command again."}
 
 
-def _train(job: Job, load: Load) -> Iterator[dict[str, Any]]:
-    """Start the run, or go on with it."""
+def open_run(job: Job, load: Load) -> Run:
+    """Start a job's run, or go on with it."""
     digits = load(job.config.data, job.config.data_dir)
-    begun = (job.directory / "config.json").exists()
-    run = resume_run(job.directory, digits) if begun else start_run(job.config, job.directory, digits)
+    if (job.directory / "config.json").exists():
+        return resume_run(job.directory, digits)
+    return start_run(job.config, job.directory, digits)
+
+
+def _train(job: Job, load: Load) -> Iterator[dict[str, Any]]:
+    run = open_run(job, load)
     last = run.config.recipe.epochs
     stop = min(job.until or last, last)
     if len(run.state.epochs) < stop:

@@ -14,8 +14,6 @@ goes on until it has enough of them and would still be chosen.
 
 import contextlib
 import fcntl
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -37,10 +35,11 @@ from tinydigits.studies.front import Finding, judged_accuracy, margin, pareto, p
 from tinydigits.studies.halving import Trial, best_paused, promotion, rungs
 from tinydigits.studies.journal import Journal, Lock, suggestions
 from tinydigits.studies.plan import Limits, Plan, refuse_foreign, settle
-from tinydigits.studies.runners import Engine, Event, Job, JobDone, JobEpoch, JobPaused
+from tinydigits.studies.prove import right_answers
+from tinydigits.studies.runners import Engine, Event, Job, JobDone, JobEpoch, JobPaused, default_workers
 from tinydigits.studies.space import Candidate, Shape, Tally, fit, space_under, start_shape
 from tinydigits.training.config import RunConfig
-from tinydigits.training.rundir import RunDirectory, environment, load_predictions
+from tinydigits.training.rundir import RunDirectory, environment, read_metrics
 
 SCHEMA = 1
 SEEDS = 3  # by which the choice is judged
@@ -226,11 +225,10 @@ class Search:
 
     def _keep(self, trial: Trial) -> None:
         """What a trial has come to, by its run directory, into the journal; it is given back."""
-        epochs = _read_epochs(self._file(trial.number))
-        accuracies = [epoch["accuracy"] for epoch in epochs]
-        seconds = sum(epoch["time_seconds"] for epoch in epochs)
+        run, remedy = RunDirectory(self._file(trial.number)), "Begin a new search with another --out."
+        epochs = read_metrics(run, ("accuracy", "time_seconds"), remedy)
         over = trial.over_budget if trial.epochs else self._breaks(trial)
-        self.journal.report(trial.number, accuracies, seconds, over_budget=over)
+        self.journal.report(trial.number, epochs["accuracy"], sum(epochs["time_seconds"]), over_budget=over)
         self._claims.pop(trial.number).close()
 
     def _breaks(self, trial: Trial) -> bool:
@@ -264,8 +262,7 @@ class Search:
     def _right(self, number: int) -> NDArray[np.bool_]:
         """Which of the held-out digits a trial reads right, [n]."""
         if number not in self._correct:
-            logits, labels = load_predictions(RunDirectory(self._file(number)))
-            self._correct[number] = logits.argmax(axis=1) == labels
+            self._correct[number] = right_answers(self._file(number))
         return self._correct[number]
 
     def conclude(self) -> dict[str, Any]:
@@ -424,16 +421,6 @@ def open_search(
         yield Search(directory, plan, data, journal, limits, workers), lambda: fcntl.flock(active, fcntl.LOCK_EX)
 
 
-def _read_epochs(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
-    path = run / "metrics.jsonl"
-    try:
-        epochs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [{key: float(epoch[key]) for key in ("accuracy", "time_seconds")} for epoch in epochs]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} cannot be read: {error}. Begin a new search with another --out.") from error
-
-
 def _why_none(trials: Sequence[Trial]) -> str:
     failed = [trial.failed for trial in trials if trial.failed is not None]
     return f"{len(failed)} failed ({failed[-1]})" if failed else "they were stopped"
@@ -463,8 +450,3 @@ def _row(trial: Trial) -> dict[str, Any]:
         "seconds": round(trial.seconds, 2),
         "failed": trial.failed,
     }
-
-
-def default_workers() -> int:
-    """One a core."""
-    return os.cpu_count() or 1

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tinydigits.data.sources import load_dataset
-from tinydigits.errors import ConfigError, RunError, TinydigitsError
-from tinydigits.studies.runners import Event, Job, JobDone, JobEpoch, JobPaused, Load
+from tinydigits.errors import ConfigError, RunError, TinydigitsError, one_line
+from tinydigits.studies.runners import Event, Job, JobDone, JobEpoch, JobPaused, Load, open_run
 from tinydigits.training.loop import Epoch
-from tinydigits.training.run import Run, finish_run, resume_run, save_run, start_run
+from tinydigits.training.run import Run, finish_run, save_run
 from tinydigits.training.stacked import fit_stacked
 
 
@@ -51,10 +51,7 @@ def _prepare(number: int, job: Job, load: Load) -> _Prepared:
         raise ConfigError(
             "The stacked engine trains with PyTorch's operations, not with native kernels: leave them out."
         )
-    digits = load(job.config.data, job.config.data_dir)
-    begun = (job.directory / "config.json").exists()
-    run = resume_run(job.directory, digits) if begun else start_run(job.config, job.directory, digits)
-    return _Prepared(number, job, run)
+    return _Prepared(number, job, open_run(job, load))
 
 
 def _train(group: Sequence[_Prepared]) -> Iterator[Event]:
@@ -90,7 +87,7 @@ def _epochs(group: Sequence[_Prepared]) -> Iterator[list[Epoch]]:
     except TinydigitsError as error:
         raise RunError(f"The runs of {first.config.model} failed together. {error}") from error
     except Exception as error:  # a user's network may raise anything, and vmap does not take every one
-        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        cause = f"{type(error).__name__}: {one_line(error)}"
         raise RunError(
             f"The runs of {first.config.model} cannot be trained at once: {cause}. "
             "Choose another engine: the runs are then trained one by one."

@@ -7,7 +7,6 @@ grows by the same factor at every step; the loss is smoothed by a moving average
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -48,7 +47,7 @@ def start_range_test(config: RunConfig) -> tuple[RunConfig, DigitData, Iterator[
     config, model = build_network(config)
     device = torch.device(config.device)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data = load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
+    data = load_dataset(config.data, config.data_dir)
     train = to_device(data.split(config.protocol)[0], device)
     mean, deviation = pixel_statistics(data.train)
     state = start_state(model, config.recipe, train)

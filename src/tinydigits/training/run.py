@@ -254,7 +254,7 @@ def _prepare(
         refuse(budget, inspection, config.recipe.epochs)
     device = torch.device(config.device)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data = data or load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
+    data = data or load_dataset(config.data, config.data_dir)
     train, judge = data.split(config.protocol)
     mean, deviation = pixel_statistics(data.train)
     train_digits = to_device(train, device)

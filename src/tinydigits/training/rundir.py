@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tinydigits.errors import RunError, StorageError
-from tinydigits.storage import append_line, staged_directory, write_bytes, write_json
+from tinydigits.storage import append_line, read_lines, staged_directory, write_bytes, write_json
 from tinydigits.training.config import RunConfig, config_from_dict
 from tinydigits.training.native.library import compiler_version
 
@@ -110,6 +111,19 @@ def open_run_directory(path: Path) -> tuple[RunDirectory, RunConfig]:
 def write_metrics(directory: RunDirectory, epochs: list[dict[str, Any]]) -> None:
     """Replace `metrics.jsonl`: one line an epoch."""
     write_bytes(directory.metrics, "".join(json.dumps(epoch) + "\n" for epoch in epochs).encode())
+
+
+def read_metrics(directory: RunDirectory, keys: Sequence[str], remedy: str) -> dict[str, list[float]]:
+    """Some figures of `metrics.jsonl`, epoch by epoch.
+
+    Raises:
+        RunError: it cannot be read, or lacks one of them; `remedy` says what to do then.
+    """
+    try:
+        epochs = read_lines(directory.metrics)
+        return {key: [float(epoch[key]) for epoch in epochs] for key in keys}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{directory.metrics} cannot be read: {error}. {remedy}") from error
 
 
 def append_batches(

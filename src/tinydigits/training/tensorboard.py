@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tinydigits.errors import ConfigError
+from tinydigits.errors import ConfigError, one_line
 from tinydigits.training.loop import Epoch
 from tinydigits.training.optim import learning_rate_factor
 from tinydigits.training.run import Run
@@ -97,6 +97,6 @@ def _add_graph(board: "SummaryWriter", run: Run) -> None:
             board.add_graph(network, torch.zeros(1, 1, 28, 28))
         except Exception as error:  # whatever tracing makes of a user's forward()
             raise ConfigError(
-                f"{run.config.model} cannot be traced for TensorBoard's graph: {' '.join(str(error).split())[:200]}. "
+                f"{run.config.model} cannot be traced for TensorBoard's graph: {one_line(error)[:200]}. "
                 "Train it without --tensorboard."
             ) from error
