@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test serve check format benchmark-loop benchmark-training benchmark-studies benchmark-search benchmark-coverage benchmark-inference benchmark-serve benchmark-scale proofs ablations documents readme docs clean
+.PHONY: train test serve check format benchmark-loop benchmark-training benchmark-studies benchmark-search benchmark-coverage benchmark-inference benchmark-serve benchmark-scale proofs frontier ablations documents readme docs clean
 
 train: $(VENV)/installed  ## train the default network; makes the environment first
 	$(BIN)/tinydigits train
@@ -53,6 +53,9 @@ benchmark-scale: $(VENV)/installed-ray  ## many runs, on processes and on Ray ->
 
 proofs: $(VENV)/installed  ## the studies behind shipped weights and verdicts -> results/proofs
 	$(BIN)/python -m benchmarks.proofs
+
+frontier: $(VENV)/installed  ## the best networks of each size -> results/frontier.json
+	$(BIN)/python -m benchmarks.frontier
 
 ablations: $(VENV)/installed  ## what the documents only wonder about -> results/ablations.json
 	$(BIN)/python -m benchmarks.ablations

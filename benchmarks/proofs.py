@@ -10,7 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from benchmarks.measure import ROOT
@@ -18,6 +18,7 @@ from tinydigits.data.sources import load_dataset
 from tinydigits.models.inspect import inspect_model
 from tinydigits.models.registry import create_model, list_models, model_claim
 from tinydigits.models.weights import load_model
+from tinydigits.shipping import int8
 from tinydigits.shipping.export import calibration_images
 from tinydigits.shipping.fold import fold_network
 from tinydigits.shipping.quantize import quantize
@@ -31,13 +32,14 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Proof:
-    """A study, the budgets it is held against, and whether seed 0 of it is what we ship."""
+    """A study, the budgets it is held against, whether seed 0 of it is what we ship, and what calculated its steps."""
 
     model: str
     recipe: str
     seeds: int
     budgets: tuple[str, ...]
     ships: bool
+    kernels: str = "torch"
 
 
 PROOFS = (
@@ -68,6 +70,8 @@ def prove(proof: Proof) -> None:
     """Train what is missing, judge by every budget, keep the summary, ship the weights."""
     study = ROOT / "studies" / f"{proof.model}-{proof.recipe}"
     options = ["--recipe", proof.recipe, "--seeds", str(proof.seeds), *(["--twin"] if proof.ships else [])]
+    if proof.kernels != "torch":
+        options += ["--kernels", proof.kernels]
     command = ["prove", proof.model, *options, "--data", "mnist"]
     verdicts = []
     for budget in proof.budgets or (None,):
@@ -89,10 +93,23 @@ def prove(proof: Proof) -> None:
 
 
 def ship_graphs(name: str) -> None:
-    """Fold the shipped weights of a model, and quantise them, with held-out digits to tell the ranges of its maps."""
-    graph = fold_network(*load_model(name))
+    """Fold the shipped weights of a model, and quantise them, with held-out digits to tell the ranges of its maps.
+
+    What they cost, and how well the quantised ones read the test digits, goes into their card.
+    """
+    model, card = load_model(name)
+    digits = load_dataset("mnist")
+    graph = fold_network(model, card)
     save_graph(WEIGHTS / f"{name}.graph.safetensors", graph)
-    save_graph(WEIGHTS / f"{name}.int8.safetensors", quantize(graph, calibration_images(load_dataset("mnist"))))
+    quantised = quantize(graph, calibration_images(digits))
+    save_graph(WEIGHTS / f"{name}.int8.safetensors", quantised)
+    inspection = inspect_model(model, name=name)
+    facts = {
+        "accuracy": float((int8.run(quantised, digits.test.images).argmax(axis=1) == digits.test.labels).mean()),
+        "weight_bytes": inspection.weight_bytes.int8,
+        "activation_bytes": inspection.activation_bytes.int8,
+    }
+    write_json(WEIGHTS / f"{name}.json", asdict(replace(card, macs=inspection.macs, int8=facts)))
 
 
 def write_documented() -> None:

@@ -16,7 +16,13 @@ PARAMETERS = {
     "layered-19k": 19_668,
     "bottleneck-9k": 9_962,
     "plain-9k": 9_032,
+    "tiny-20k": 16_122,
     "tiny-10k": 9_550,
+    "tiny-5k": 4_882,
+    "tiny-2k": 1_945,
+    "tiny-1k": 1_000,
+    "tiny-500": 483,
+    "era-record": 2_876,
     "era-8k": 7_872,
 }
 

@@ -100,11 +100,21 @@ def change(what: str, difference: float | None, macs: int = 662_816) -> dict[str
 
 CHANGES = [change("as documented", None), change("batch norm", 0.005), change("dropout", -0.004), change("bias", 0.001)]
 
+SIZES = [
+    {"model": "tiny-1k", "parameters": 1000, "mean": 0.991, "sd": 0.0004, "n": 5},
+    {"model": "tiny-500", "parameters": 483, "mean": 0.98, "sd": None, "n": 1},
+]
+OTHERS = [
+    {"name": "somebody", "parameters": 697, "accuracy": 0.9903, "chosen_on_test": True},
+    {"name": "another", "parameters": 1936, "accuracy": 0.991, "chosen_on_test": False},
+]
+
 PICTURES: dict[str, Picture] = {
     "architecture": lambda path: architecture.architecture_picture(NETWORK, path),
     "curves-of-studies": lambda path: study_plots.study_curves([study("a", 0.99), study("b", 0.992)], path, 0.991),
     "studies-of-one-epoch": lambda path: study_plots.study_curves([study("a", 0.97, epochs=1)], path),
     "ablations": lambda path: study_plots.ablation_picture(CHANGES, path),
+    "frontier": lambda path: study_plots.frontier_plot(SIZES, OTHERS, path),
     "curve": lambda path: plots.training_curve(epochs(10), path),
     "curve-of-one-epoch": lambda path: plots.training_curve(epochs(1), path, judged_by="held-out"),
     "augmentation": lambda path: plots.augmentation_preview(digits(3), digits(3, 5), path),
@@ -443,3 +453,15 @@ def test_ablations_stand_in_their_order_with_what_helps_and_what_harms_told_apar
     assert [line.get_marker() for line in axes.lines if line.get_marker() != "None"] == ["D", "^", "v", "o"]
     assert math.isclose(axes.lines[3].get_xdata()[0], 0.5)  # type: ignore[index, arg-type]
     assert [text.get_text() for text in beside.texts].count("9,032") == len(CHANGES)
+
+
+def test_the_frontier_tells_ours_from_others_and_hollow_points_from_full_ones() -> None:
+    with style():
+        figure = study_plots._draw_frontier(SIZES, OTHERS)
+    (axes,) = figure.axes
+    assert {text.get_text() for text in axes.texts} == {"tiny-1k", "tiny-500", "somebody", "another"}
+    hollow, full = (line for line in axes.lines if line.get_marker() == "s")
+    assert (hollow.get_markerfacecolor(), list(np.asarray(hollow.get_xdata()))) == ("white", [697])
+    assert (full.get_markerfacecolor() != "white", list(np.asarray(full.get_xdata()))) == (True, [1936])
+    high, low = axes.get_ylim()  # errors in per cent, the smaller the higher
+    assert high > 2 > 0.9 > low

@@ -198,3 +198,80 @@ def _beside(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
         )
         for place, cell in enumerate(cells):
             axes.text(right, place, cell, ha="right", va="center", fontsize=9)
+
+
+def frontier_plot(rows: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw accuracy against parameters: our studies, and what others have published.
+
+    Args:
+        rows: as in results/frontier.json: `model, parameters, mean, sd, n`; accuracies in [0, 1].
+        published: `name, parameters, accuracy, chosen_on_test`.
+        path: the PNG to write.
+
+    Raises:
+        StorageError: the picture cannot be written.
+    """
+    with style():
+        write(_draw_frontier(rows, published), path)
+
+
+def _draw_frontier(rows: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]]) -> "Figure":
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+    figure = Figure(figsize=(9.6, 5.4), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    axes = figure.subplots()
+    _draw_published(axes, published)
+    _draw_ours(axes, rows)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(330, 27_000)
+    errors = [1 - row["mean"] for row in rows] + [1 - other["accuracy"] for other in published]
+    axes.set_ylim(100 * max(errors) * 1.25, 100 * min(errors) * 0.8)  # errors, falling upwards
+    ticks = [t for t in (5, 3, 2, 1.5, 1, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2) if 80 * min(errors) <= t <= 125 * max(errors)]
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 - error:.1f} %"))
+    axes.xaxis.set_major_locator(FixedLocator([500, 1_000, 2_000, 5_000, 10_000, 20_000]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_tick_params(which="minor", length=0)
+    axes.set_xlabel("parameters")
+    axes.set_title("Accuracy on MNIST's test digits, against parameters")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _draw_ours(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
+    ordered = sorted(rows, key=lambda row: row["parameters"])
+    counts, errors = [row["parameters"] for row in ordered], [100 * (1 - row["mean"]) for row in ordered]
+    label = "tinydigits: mean of all seeds, final epoch, ± sd"
+    spread = [100 * (row["sd"] or 0) for row in ordered]
+    axes.errorbar(counts, errors, yerr=spread, fmt="o", color=VERMILION, markersize=7, capsize=4, label=label, zorder=3)
+    for row, count, error in zip(ordered, counts, errors, strict=True):
+        _name_point(axes, row["model"], (count, error), (-9, -4), "right", VERMILION)
+
+
+def _draw_published(axes: "Axes", published: Sequence[Mapping[str, Any]]) -> None:
+    for chosen, label in ((True, "published, chosen by test digits"), (False, "published, one run")):
+        points = [other for other in published if other["chosen_on_test"] is chosen]
+        axes.plot(
+            [other["parameters"] for other in points],
+            [100 * (1 - other["accuracy"]) for other in points],
+            "s",
+            color=BLUE,
+            markerfacecolor="white" if chosen else BLUE,
+            markersize=6,
+            label=label,
+        )
+        for other in points:
+            point = other["parameters"], 100 * (1 - other["accuracy"])
+            _name_point(axes, other["name"], point, (0, -14), "center", BLUE)
+
+
+def _name_point(
+    axes: "Axes", name: str, point: tuple[float, float], offset: tuple[float, float], side: str, colour: str
+) -> None:
+    """Beside the point, `offset` in typographic points."""
+    axes.annotate(name, point, xytext=offset, textcoords="offset points", ha=side, fontsize=8.5, color=colour)
