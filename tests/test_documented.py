@@ -22,7 +22,7 @@ PARAMETERS = {
     "tiny-2k": 1_945,
     "tiny-1k": 1_000,
     "tiny-500": 483,
-    "era-record": 2_876,
+    "era-record": 3_858,
     "era-8k": 7_872,
 }
 

@@ -161,7 +161,7 @@ def test_a_network_of_ones_own(tmp_path: Path, digits: tuple[Any, Any, Any, Any]
 @pytest.mark.parametrize(
     ("settings", "error", "sentence"),
     [
-        ({"model": "tiny-11k"}, UnknownModelError, "Did you mean tiny-10k"),
+        ({"model": "plain-8k"}, UnknownModelError, "Did you mean plain-9k"),
         ({"recipe": "fsat"}, ConfigError, "Did you mean fast"),
         ({"epochs": 0}, ConfigError, "at least 1 epoch"),
         ({"device": "tpu"}, ConfigError, "'tpu'"),

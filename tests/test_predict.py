@@ -190,8 +190,8 @@ def test_networks_that_cannot_be_exported_answer_too(tmp_path: Path, monkeypatch
 
 
 def test_models_that_cannot_be_had_are_sentences(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModelError, match="Did you mean tiny-10k"):
-        load_predictor("tiny-1k")
+    with pytest.raises(UnknownModelError, match="Did you mean plain-9k"):
+        load_predictor("plain-8k")
     with pytest.raises(WeightsError, match="no weights are shipped"):
         load_predictor("plain-9k+padding=1")
     model = create_model("plain-9k")

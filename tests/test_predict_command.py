@@ -169,7 +169,7 @@ def test_an_animation_and_foreign_files_are_said(place: Path, call: Run) -> None
     ("words", "sentence"),
     [
         (["tiny-10k"], "tiny-10k: there is no such picture, or it is the model and no picture is named after it."),
-        (["tiny-1k", "seven.png"], "Did you mean tiny-10k"),
+        (["plain-8k", "seven.png"], "Did you mean plain-9k"),
         (["plain-9k+padding=1", "seven.png"], "plain-9k+padding=1: no weights are shipped for it"),
         (["nan.safetensors", "seven.png"], "nan.safetensors"),
         (["unfinished", "seven.png"], "the run is not finished"),

@@ -223,7 +223,7 @@ BASH = """
 source ./script
 complete_() { COMP_WORDS=("$@"); COMP_CWORD=$(( $# - 1 )); COMPREPLY=(); _shtab_tinydigits; echo "${COMPREPLY[*]}"; }
 complete_ tinydigits tr
-complete_ tinydigits train ti
+complete_ tinydigits train pl
 complete_ tinydigits train mi
 complete_ tinydigits train --recipe fa
 complete_ tinydigits export --to h
@@ -240,7 +240,7 @@ def test_bash_completes_names_paths_and_options(tmp_path: Path, capsys: pytest.C
     (tmp_path / "mine.py").write_text("")
     done = subprocess.run(["bash", "-c", BASH], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        "train", "tiny-10k", "mine.py", "fast", "html hub", "mcu-tiny", "--find-lr", "optdigits",
+        "train", "plain-9k", "mine.py", "fast", "html hub", "mcu-tiny", "--find-lr", "optdigits",
     ]  # fmt: skip
 
 
@@ -248,10 +248,10 @@ def test_bash_completes_names_paths_and_options(tmp_path: Path, capsys: pytest.C
 def test_fish_completes_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "fish"]) == 0
     (tmp_path / "script").write_text(capsys.readouterr().out)
-    code = "source ./script; complete -C 'tinydigits train ti'; complete -C 'tinydigits export --to o'"
+    code = "source ./script; complete -C 'tinydigits train pl'; complete -C 'tinydigits export --to o'"
     environment = {**os.environ, "HOME": str(tmp_path)}
     done = subprocess.run(["fish", "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["tiny-10k", "onnx"]
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["plain-9k", "onnx"]
 
 
 def test_an_unknown_shell_is_wrong_usage() -> None:

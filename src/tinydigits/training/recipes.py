@@ -96,7 +96,12 @@ def era() -> Recipe:
 
 @recipe
 def record_20k() -> Recipe:
-    """Ours, for tiny-20k: as `fast`, but batches of 64, 19 epochs, and EMA of the weights."""
+    """Ours, for tiny-20k: as `fast`, but batches of 64, 19 epochs, and EMA of the weights.
+
+    `tinydigits prove tiny-20k --recipe record-20k --seeds 10 --twin --kernels native --data mnist`
+    on two busy cores of an AMD EPYC, a thread a run:
+    99.636 ± 0.038 % (n = 10), 254 to 330 s a run (results/proofs/tiny-20k-record-20k.json).
+    """
     return replace(fast(), name="record-20k", epochs=19, batch_size=64, ema_decay=0.998)
 
 
@@ -108,19 +113,34 @@ def record_10k() -> Recipe:
 
 @recipe
 def record_5k() -> Recipe:
-    """Ours, for tiny-5k: as that of tiny-20k, 40 epochs, the last 5 not augmented, and a larger learning rate."""
+    """Ours, for tiny-5k: as that of tiny-20k, 40 epochs, the last 5 not augmented, and a larger learning rate.
+
+    `tinydigits prove tiny-5k --recipe record-5k --seeds 10 --twin --kernels native --data mnist`
+    on two busy cores of an AMD EPYC, a thread a run:
+    99.590 ± 0.049 % (n = 10), 242 to 433 s a run (results/proofs/tiny-5k-record-5k.json).
+    """
     return _longer("record-5k", epochs=40, off_epochs=5, learning_rate=0.015, strength=1.0)
 
 
 @recipe
 def record_2k() -> Recipe:
-    """Ours, for tiny-2k: 40 epochs, and weaker augmentation."""
+    """Ours, for tiny-2k: 40 epochs, and weaker augmentation.
+
+    `tinydigits prove tiny-2k --recipe record-2k --seeds 5 --twin --kernels native --data mnist`
+    on two busy cores of an AMD EPYC, a thread a run:
+    99.402 ± 0.097 % (n = 5), 130 to 161 s a run (results/proofs/tiny-2k-record-2k.json).
+    """
     return _longer("record-2k", epochs=40, off_epochs=5, learning_rate=0.02, strength=0.6)
 
 
 @recipe
 def record_1k() -> Recipe:
-    """Ours, for tiny-1k: 60 epochs, and half the augmentation."""
+    """Ours, for tiny-1k: 60 epochs, and half the augmentation.
+
+    `tinydigits prove tiny-1k --recipe record-1k --seeds 5 --twin --kernels native --data mnist`
+    on two busy cores of an AMD EPYC, a thread a run:
+    99.102 ± 0.074 % (n = 5), 141 to 265 s a run (results/proofs/tiny-1k-record-1k.json).
+    """
     return _longer("record-1k", epochs=60, off_epochs=7, learning_rate=0.02, strength=0.5)
 
 
