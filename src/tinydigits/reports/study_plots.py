@@ -200,6 +200,9 @@ def _beside(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
             axes.text(right, place, cell, ha="right", va="center", fontsize=9)
 
 
+_LAST_BESIDE = 10_000  # parameters: a name beside a point that is further right would leave the picture
+
+
 def frontier_plot(rows: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw accuracy against parameters: our studies, and what others have published.
 
@@ -222,7 +225,7 @@ def _draw_frontier(rows: Sequence[Mapping[str, Any]], published: Sequence[Mappin
 
     figure = Figure(figsize=(9.6, 5.4), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     axes = figure.subplots()
-    _draw_published(axes, published)
+    _draw_published(axes, published, [row["parameters"] for row in rows])
     _draw_ours(axes, rows)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -253,7 +256,8 @@ def _draw_ours(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
         _name_point(axes, row["model"], (count, error), (-9, -4), "right", VERMILION)
 
 
-def _draw_published(axes: "Axes", published: Sequence[Mapping[str, Any]]) -> None:
+def _draw_published(axes: "Axes", published: Sequence[Mapping[str, Any]], ours: Sequence[int]) -> None:
+    """A name stands below its point, or beside it where a point of `ours` may be below."""
     for chosen, label in ((True, "published, chosen by test digits"), (False, "published, one run")):
         points = [other for other in published if other["chosen_on_test"] is chosen]
         axes.plot(
@@ -267,7 +271,11 @@ def _draw_published(axes: "Axes", published: Sequence[Mapping[str, Any]]) -> Non
         )
         for other in points:
             point = other["parameters"], 100 * (1 - other["accuracy"])
-            _name_point(axes, other["name"], point, (0, -14), "center", BLUE)
+            crowded = any(0.8 < count / point[0] < 1.25 for count in ours)
+            if crowded and point[0] < _LAST_BESIDE:
+                _name_point(axes, other["name"], point, (8, -3), "left", BLUE)
+            else:
+                _name_point(axes, other["name"], point, (0, -14), "center", BLUE)
 
 
 def _name_point(

@@ -146,13 +146,24 @@ def record_1k() -> Recipe:
 
 @recipe
 def record_500() -> Recipe:
-    """Ours, for tiny-500: 60 epochs, and a fifth of the augmentation."""
+    """Ours, for tiny-500: 60 epochs, and a fifth of the augmentation.
+
+    `tinydigits prove tiny-500 --recipe record-500 --seeds 5 --twin --kernels native --data mnist`
+    on two busy cores of an AMD EPYC, a thread a run:
+    97.938 ± 0.068 % (n = 5), 95 to 112 s a run (results/proofs/tiny-500-record-500.json).
+    """
     return _longer("record-500", epochs=60, off_epochs=7, learning_rate=0.02, strength=0.2)
 
 
 @recipe
 def record_era() -> Recipe:
-    """Ours, for era-record: the course's 15 epochs, the last 3 not augmented."""
+    """Ours, for era-record: the course's 15 epochs, the last 3 not augmented.
+
+    `tinydigits prove era-record --recipe record-era --seeds 5 --twin --kernels native --data mnist`
+    on two busy cores of an AMD EPYC, a thread a run:
+    mean of the last three epochs 99.475 ± 0.059 % (n = 5), 76 to 85 s a run
+    (results/proofs/era-record-record-era.json).
+    """
     return _longer("record-era", epochs=15, off_epochs=3, learning_rate=0.015, strength=0.7)
 
 
