@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 .PHONY: train test serve check format benchmark-loop benchmark-training benchmark-studies benchmark-search benchmark-coverage benchmark-inference benchmark-serve benchmark-scale proofs frontier ablations documents readme docs clean
 
 train: $(VENV)/installed  ## train the default network; makes the environment first
-	$(BIN)/tinydigits train
+	$(BIN)/tinydigits train --kernels native
 
 test: $(VENV)/installed-dev  ## all but the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto

@@ -43,7 +43,7 @@ class Proof:
 
 
 PROOFS = (
-    Proof("tiny-10k", "fast", 3, (), ships=True),
+    Proof("pyramid-9k", "fast", 3, (), ships=True),
     Proof("era-8k", "era", 5, ("era-s7", "era-s6"), ships=True),
     Proof("plain-9k", "documented-plain-9k", 8, ("document-plain-9k",), ships=False),
     Proof("plain-9k", "improved-plain-9k", 8, ("document-plain-9k",), ships=True),

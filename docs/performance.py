@@ -69,7 +69,7 @@ Helped:
 - **Freed memory that is kept** for the next step: 13 to 29 % of a training's time.
 - **Native kernels**: 1.1 to 5 times as fast, the narrower the network the more.
 - **Calls planned once**, with their memory, instead of prepared in each step, and seeds set without asking every device:
-  the smallest networks take half of the time (3.0 → 1.5 ms a step of 64 digits), `tiny-10k` a sixth less, the
+  the smallest networks take half of the time (3.0 → 1.5 ms a step of 64 digits), `pyramid-9k` a sixth less, the
   documented networks a fifth less, to the same bits; `blocks-19k` takes 0.42 GB instead of 0.72.
 - **One thread for PyTorch** beside the native kernels' two: its second one would wait busily between its few operations.
 - **Not loading PyTorch's compiler**, which its optimisers do, nor SciPy: a second of every command."""

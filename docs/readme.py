@@ -1,6 +1,6 @@
 """Everything in README.md that the program says or draws, made again: `make readme`.
 
-Trains tiny-10k once with the default command (about two minutes), then replaces what stands between the README's
+Trains tiny-10k once as `make train` does (about two minutes), then replaces what stands between the README's
 markers and the pictures in docs/pictures. Needs MNIST.
 """
 
@@ -39,7 +39,7 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as parent:
         parts = {
-            "train": _capture(["train"], Path(parent)),
+            "train": _capture(["train", "--kernels", "native"], Path(parent)),
             "inspect": _capture(["inspect", "plain-9k"], Path(parent)),
             "frontier": _frontier_table(),
             "zoo": _zoo_table(),

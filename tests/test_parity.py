@@ -37,17 +37,17 @@ def digits() -> Dataset:
 
 @cache
 def judged() -> Judged:
-    model, card = load_model("tiny-10k")
+    model, card = load_model("pyramid-9k")
     return Judged(digits(), predict_logits(model, normalise(digits().images, card.mean, card.deviation)).numpy())
 
 
 @cache
 def graph() -> Graph:
-    return fold_network(*load_model("tiny-10k"))
+    return fold_network(*load_model("pyramid-9k"))
 
 
-def int8_tiny() -> Int8Graph:
-    path = packaged_graph("tiny-10k", int8=True)
+def int8_pyramid() -> Int8Graph:
+    path = packaged_graph("pyramid-9k", int8=True)
     assert path is not None
     shipped = load_graph(path)
     assert isinstance(shipped, Int8Graph)
@@ -61,7 +61,7 @@ def _write(graph: Graph | Int8Graph, directory: Path, _: Facts) -> list[Path]:
 
 def _damaged(written: Graph | Int8Graph, op: int) -> Graph | Int8Graph:
     """With one weight of one operation wrong, if it is there."""
-    whole: Any = graph() if isinstance(written, Graph) else int8_tiny()
+    whole: Any = graph() if isinstance(written, Graph) else int8_pyramid()
     ops: list[Any] = list(written.ops)
     if op < len(ops) and np.array_equal(ops[op].weight, whole.ops[op].weight):
         weight = ops[op].weight.copy()
@@ -100,7 +100,7 @@ def _form(op: int | None) -> Form:
 
 
 def test_what_is_right_passes(tmp_path: Path) -> None:
-    for network in (graph(), int8_tiny()):
+    for network in (graph(), int8_pyramid()):
         form = _form(None)
         record = prove_parity(form, network, form.write(network, tmp_path, {}), judged())
         assert record["verdict"] == "passed"
@@ -121,7 +121,7 @@ def test_the_operation_that_diverges_is_named(op: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("op", [0, 3, 8])
 def test_an_integer_that_differs_is_a_fault(op: int, tmp_path: Path) -> None:
-    network = int8_tiny()
+    network = int8_pyramid()
     form = _form(op)
     record = prove_parity(form, network, form.write(network, tmp_path, {}), judged())
     assert record["verdict"] == "failed"
@@ -159,15 +159,15 @@ def test_another_preprocessor_is_a_fault(tmp_path: Path) -> None:
 def test_answers_that_do_not_follow_from_the_logits_are_a_fault(tmp_path: Path) -> None:
     right = _form(None)
     form = replace(right, run=lambda files, images: (np.full(len(images), 3), right.run(files, images)[1]))
-    for network in (graph(), int8_tiny()):
+    for network in (graph(), int8_pyramid()):
         record = prove_parity(form, network, form.write(network, tmp_path, {}), judged())
         assert record["verdict"] == "failed"
         assert "answers do not follow from their own logits" in record["faults"][-1]
 
 
 def test_int8_that_ruins_the_network_is_a_fault(tmp_path: Path) -> None:
-    first: Any = int8_tiny().ops[0]
-    ruined = replace(int8_tiny(), ops=(replace(first, weight=np.zeros_like(first.weight)), *int8_tiny().ops[1:]))
+    first: Any = int8_pyramid().ops[0]
+    ruined = replace(int8_pyramid(), ops=(replace(first, weight=np.zeros_like(first.weight)), *int8_pyramid().ops[1:]))
     form = _form(None)
     record = prove_parity(form, ruined, form.write(ruined, tmp_path, {}), judged())
     assert record["verdict"] == "failed"
@@ -210,7 +210,7 @@ def test_the_real_forms_pass(name: str, is_int8: bool, tmp_path: Path) -> None:
         pytest.skip(f"needs {tool} on the PATH")
     if name == "onnx":
         pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    network = int8_tiny() if is_int8 else graph()
+    network = int8_pyramid() if is_int8 else graph()
     form = FORMS[name]
     record = prove_parity(form, network, form.write(network, tmp_path, {}), judged())
     assert record["verdict"] == "passed", record["faults"]

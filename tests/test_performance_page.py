@@ -96,7 +96,7 @@ def test_the_committed_page_is_the_one_that_is_made(tmp_path: Path) -> None:
 def test_operations_of_a_step() -> None:
     """Three times the multiply-accumulates, but for the first layer, whose input needs no gradient."""
     inspection = inspect_model(create_model("tiny-10k"), name="tiny-10k")
-    assert _operations("tiny-10k") == 2 * (3 * inspection.macs - 26 * 26 * 8 * 9)
+    assert _operations("tiny-10k") == 2 * (3 * inspection.macs - 26 * 26 * 12 * 9)
 
 
 @pytest.mark.parametrize(

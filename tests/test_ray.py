@@ -77,6 +77,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def head() -> Iterator[Cluster]:
     """A cluster whose first node takes no runs."""
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as place:
+        Path("/tmp/ray").mkdir(exist_ok=True)  # where Cluster notes its address, whatever `temp_dir` says
         cluster = Cluster(shutdown_at_exit=False)
         cluster.add_node(num_cpus=0, **_node(place))
         cluster.place = place

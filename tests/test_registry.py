@@ -41,8 +41,8 @@ def test_dash_and_underscore_name_the_same_model(name: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
-        ("*-9k", ["bottleneck-9k", "plain-9k"]),
-        ("*_9k", ["bottleneck-9k", "plain-9k"]),
+        ("*-9k", ["bottleneck-9k", "plain-9k", "pyramid-9k"]),
+        ("*_9k", ["bottleneck-9k", "plain-9k", "pyramid-9k"]),
         ("tiny-10k", ["tiny-10k"]),
         ("nothing*", []),
     ],

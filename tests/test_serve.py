@@ -258,7 +258,7 @@ def test_health_readiness_and_models(served: Served) -> None:
     assert served.get("/readyz").json == {"status": "ready"}
     models = served.get("/models").json
     assert models[0]["model"] == "tiny-10k"
-    assert models[0]["parameters"] == 9_550
+    assert models[0]["parameters"] == 9_426
     assert models[0]["study"]["n"] >= 3
     assert {m["engine"] for m in models} == {"onnxruntime"}
     for name in (model["model"] for model in models):

@@ -63,7 +63,7 @@ SPACE: Space = {
     "size": Real(0.4, 1.6),  # share of the largest width that fits; from 1 on all of it
 }
 
-# The shape of our own networks, tiny-10k and era-8k: where a search starts.
+# The shape of our own pyramids, pyramid-9k and era-8k: where a search starts.
 START: Shape = {
     "stages": 3,
     **{f"blocks_{stage}": blocks for stage, blocks in enumerate((2, 2, 1, 1), start=1)},
