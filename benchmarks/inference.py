@@ -1,8 +1,10 @@
 """Every form of every shipped network, one picture at a time on one thread: `make benchmark-inference`.
 
 Writes results/inference.json. Needs MNIST, the extra `onnx`, the package emx-onnx-cgen (a general generator of C from
-ONNX, to compare with), a C compiler, Node.js, arm-none-eabi-gcc and qemu-system-arm. Takes half an hour. `--quick`
-measures the last network in few rounds, and writes nothing.
+ONNX, to compare with), a C compiler, Node.js, arm-none-eabi-gcc and qemu-system-arm. Takes half an hour to an hour.
+`--section NAME`, which may be repeated, measures only `cortex-m`, `predict` or the network of that name, a few minutes
+each, and keeps the other figures of such a machine. `--quick` tries all with one network, in few rounds, and writes
+nothing.
 
 Contenders get the same digits, as raw bytes, in turns, and their answers are held against the reference. C is timed by
 the clock within a compiled loop. onnxruntime is called from Python by its shortest way, with input and output bound
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +32,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.cortex_m.emulator import run_firmware
-from benchmarks.measure import alternate, figure, ratio, write_evidence
+from benchmarks.measure import alternate, figure, ratio, read_figures, write_evidence
 from tinydigits.compiler import find_compiler
 from tinydigits.data.dataset import DigitData
 from tinydigits.data.normalise import normalise
@@ -107,26 +109,38 @@ class Program:
 
 
 def main() -> None:
-    """Measure all, then write the evidence."""
+    """Measure section by section, and write the evidence after each."""
+    names = [name for name in list_models() if packaged_weights(name)]
+    sections = ["cortex-m", "predict", *names]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--section", action="append", choices=sections, help="only this (default: all)")
     parser.add_argument("--quick", action="store_true", help="the last network, few rounds; nothing is written")
-    quick = parser.parse_args().quick
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = load_dataset("mnist")
-    names = [name for name in list_models() if packaged_weights(name)]
     setting = Setting(digits=300, rounds=11, files=2_000)
-    if quick:
-        names, setting = names[-1:], Setting(digits=50, rounds=2, files=600)
-    figures = [
-        *cortex_m_figures(load_network(SMALLEST, data), data.test.images[:1_000]),
-        *predict_figures(data.test.images, setting),
-        *export_figures(names),
-    ]
-    for name in names:
-        with tempfile.TemporaryDirectory() as directory:
-            figures += network_figures(load_network(name, data), data.test.images, setting, Path(directory))
-    if not quick:
-        write_evidence("inference", "make benchmark-inference", figures)
+    chosen = arguments.section or sections
+    if arguments.quick:
+        chosen, setting = ["cortex-m", "predict", names[-1]], Setting(digits=50, rounds=2, files=600)
+    for section in chosen:
+        figures = section_figures(section, data, setting)
+        if not arguments.quick:
+            kept = [f for f in read_figures("inference") if f.get("section", section) != section]
+            known = kept + [{**f, "section": section} for f in figures]
+            known.sort(key=lambda f: sections.index(f["section"]))
+            write_evidence("inference", "make benchmark-inference", known)
+
+
+def section_figures(section: str, data: DigitData, setting: Setting) -> Figures:
+    """What one section measures; but for the first two it is a network in all its forms."""
+    digits = data.test.images
+    if section == "cortex-m":
+        return cortex_m_figures(load_network(SMALLEST, data), digits[:1_000])
+    if section == "predict":
+        return predict_figures(digits, setting)
+    with tempfile.TemporaryDirectory() as directory:
+        measured = network_figures(load_network(section, data), digits, setting, Path(directory))
+    return [*export_figures(section), *measured]
 
 
 def cortex_m_figures(network: Network, digits: Pictures) -> Figures:
@@ -174,17 +188,16 @@ def predict_figures(digits: Pictures, setting: Setting) -> Figures:
     ]
 
 
-def export_figures(names: Sequence[str]) -> Figures:
-    """Each export of each network, parity included, from process start to end."""
+def export_figures(name: str) -> Figures:
+    """Each export of a network, parity included, from process start to end."""
     figures = []
-    for name in names:
-        for form in FORMS:
-            for options in ([], ["--int8"]):
-                with tempfile.TemporaryDirectory() as directory:
-                    out = ["--out", str(Path(directory) / "out")]
-                    seconds = round(command_seconds("export", name, "--to", form, *options, *out), 1)
-                title = f"{name}: export to {' '.join([form, *options])}, parity included"
-                figures.append(figure(title, seconds, "s", "< 60", seconds < 60))
+    for form in FORMS:
+        for options in ([], ["--int8"]):
+            with tempfile.TemporaryDirectory() as directory:
+                out = ["--out", str(Path(directory) / "out")]
+                seconds = round(command_seconds("export", name, "--to", form, *options, *out), 1)
+            title = f"{name}: export to {' '.join([form, *options])}, parity included"
+            figures.append(figure(title, seconds, "s", "< 60", seconds < 60))
     return figures
 
 
