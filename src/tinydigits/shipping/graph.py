@@ -205,13 +205,16 @@ def reduce_windows(function: np.ufunc, x: NDArray[Any], kernel: Pair, stride: Pa
 
 def convolve_depthwise(x: NDArray[Any], weight: NDArray[Any], stride: Pair) -> NDArray[Any]:
     """The windows of [N, H, W, C] times the `weight` [C, 1, kh, kw] of each channel: [N, H', W', C]."""
+    taps = _taps(x, weight.shape[2:], stride)
     kernels = weight.reshape(len(weight), -1).T  # [kh · kw, C]
-    first, *others = zip(_taps(x, weight.shape[2:], stride), kernels, strict=True)
-    result: NDArray[Any] = np.multiply(*first)
+    first = next(taps)
+    shape = first.shape  # [N, H', W', C]
+    rows = iter(np.tile(kernels, shape[2]))  # NumPy is quick along whole rows, not along a few channels
+    result: NDArray[Any] = first.reshape(*shape[:2], -1) * next(rows)
     product = np.empty_like(result)
-    for part, kernel in others:
-        result += np.multiply(part, kernel, out=product)
-    return result
+    for part, row in zip(taps, rows, strict=True):
+        result += np.multiply(part.reshape(result.shape), row, out=product)
+    return result.reshape(shape)
 
 
 def _taps(x: NDArray[Any], kernel: Pair, stride: Pair) -> Iterator[NDArray[Any]]:
