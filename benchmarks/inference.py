@@ -32,7 +32,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.cortex_m.emulator import run_firmware
-from benchmarks.measure import alternate, figure, ratio, read_figures, write_evidence
+from benchmarks.measure import alternate, figure, ratio, with_section, write_evidence
 from tinydigits.compiler import find_compiler
 from tinydigits.data.dataset import DigitData
 from tinydigits.data.normalise import normalise
@@ -125,8 +125,7 @@ def main() -> None:
     for section in chosen:
         figures = section_figures(section, data, setting)
         if not arguments.quick:
-            kept = [f for f in read_figures("inference") if f.get("section", section) != section]
-            known = kept + [{**f, "section": section} for f in figures]
+            known = with_section("inference", section, figures)
             known.sort(key=lambda f: sections.index(f["section"]))
             write_evidence("inference", "make benchmark-inference", known)
 

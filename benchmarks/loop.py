@@ -144,8 +144,8 @@ def dropout_ratio() -> dict[str, Any]:
 
 def _train(model: str, recipe: str, seed: int, epochs: int | None = None, kernels: str = "torch") -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as parent:
-        options = ["--recipe", recipe, "--data", "mnist", "--seed", str(seed), "--out", str(Path(parent) / "run")]
-        options += ["--kernels", kernels]
+        options = ["--recipe", recipe, "--kernels", kernels, "--data", "mnist", "--seed", str(seed)]
+        options += ["--out", str(Path(parent) / "run")]
         if epochs:
             options += ["--epochs", str(epochs)]
         command = [*TINYDIGITS, "train", model, *options, "--json", "--quiet"]

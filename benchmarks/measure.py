@@ -105,6 +105,12 @@ def read_figures(name: str) -> list[dict[str, Any]]:
     return figures if document["machine"] == machine() else []
 
 
+def with_section(name: str, section: str, figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What `read_figures` gives, with the figures of one section replaced; each figure names its section."""
+    others = [f for f in read_figures(name) if f.get("section", section) != section]
+    return others + [{**f, "section": section} for f in figures]
+
+
 def machine() -> dict[str, Any]:
     """What figures have to be read with."""
     facts = environment()

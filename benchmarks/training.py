@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Cost, alternate, contender, figure, measured, ratio, read_figures, write_evidence
+from benchmarks.measure import Cost, alternate, contender, figure, measured, ratio, with_section, write_evidence
 from benchmarks.peers import PEERS
 from benchmarks.steps import BATCH, SIDE
 from tinydigits.evaluation.statistics import mean_interval, mean_lower_bound
@@ -82,8 +82,7 @@ def main() -> None:
 
 def _merge(section: str, figures: Figures) -> None:
     """Replace a section's figures in the evidence, and what follows from several sections."""
-    others = [f for f in read_figures("training") if f["section"] not in (section, "accuracy")]
-    known = others + [{**f, "section": section} for f in figures]
+    known = [f for f in with_section("training", section, figures) if f["section"] != "accuracy"]
     known += [{**f, "section": "accuracy"} for f in accuracy_figures(known)]
     order = ["sprint", "dash", "accuracy", *SECTIONS]
     write_evidence("training", COMMAND, sorted(known, key=lambda f: order.index(f["section"])))

@@ -44,12 +44,10 @@ def test_shipped_networks_lose_at_most_a_tenth_of_a_point(name: str, mnist: Digi
     assert path is not None
     shipped = load_graph(path)
     assert isinstance(shipped, int8.Int8Graph)
-    model, card = load_model(name)
-    graph = fold_network(model, card)
-    images, labels = mnist.test.images[:4000], mnist.test.labels[:4000]  # harder than the rest
+    graph = fold_network(*load_model(name))
+    images, labels = mnist.test.images[:4000], mnist.test.labels[:4000]
     float_accuracy = (floats.run(graph, images).argmax(axis=1) == labels).mean()
-    assert card.accuracy is not None
-    assert float_accuracy > card.accuracy - 0.015
+    assert float_accuracy > (0.96 if name == "tiny-500" else 0.98)
     assert (int8.run(shipped, images).argmax(axis=1) == labels).mean() >= float_accuracy - 0.001
 
 

@@ -28,6 +28,7 @@ os.environ.update(  # before Ray is imported
 )
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'tinydigits[ray]'")
 
+from ray._common.utils import get_default_ray_temp_dir  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from tinydigits.cli.main import main  # noqa: E402
@@ -77,7 +78,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def head() -> Iterator[Cluster]:
     """A cluster whose first node takes no runs."""
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as place:
-        Path("/tmp/ray").mkdir(exist_ok=True)  # where Cluster notes its address, whatever `temp_dir` says
+        Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)  # Cluster notes its address there, for all its `temp_dir`
         cluster = Cluster(shutdown_at_exit=False)
         cluster.add_node(num_cpus=0, **_node(place))
         cluster.place = place
