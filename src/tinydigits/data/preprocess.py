@@ -162,19 +162,25 @@ def _ink(gray: Gray) -> tuple[Gray, int]:
         paper, bare = _paper(gray)
     else:
         paper = level
-    deviation = gray.astype(np.int32) - paper
-    histogram = np.bincount((deviation + 255).ravel(), minlength=511)
+    place: Gray | Integers  # of each pixel in tables of e = -255..255; in even light grey levels will do
+    if isinstance(paper, int):
+        place, levels = gray, slice(255 - paper, 511 - paper)
+    else:
+        place, levels = gray - paper + 255, slice(0, 511)
+    histogram = np.zeros(511, dtype=np.int64)
+    histogram[levels] = np.bincount(place.ravel(), minlength=levels.stop - levels.start)
     squares = np.arange(256) ** 2
     dark = int(squares[1:] @ histogram[256:]) <= int(squares[1:] @ histogram[254::-1])
     if dark and not isinstance(paper, int):
-        deviation = np.minimum(255, _avg(255 * np.abs(deviation), np.maximum(paper, 1))) * np.sign(deviation)
-        histogram = np.bincount((deviation + 255).ravel(), minlength=511)
+        deviation = place - 255
+        place = 255 + np.minimum(255, _avg(255 * np.abs(deviation), np.maximum(paper, 1))) * np.sign(deviation)
+        histogram = np.bincount(place.ravel(), minlength=511)
     if dark:
         histogram = histogram[::-1]
     beyond = np.cumsum(histogram[:255])[::-1]  # [level]: pixels with -e > level
     noise = int(np.searchsorted(-beyond, -(gray.size // 512)))
     if bare is not None:
-        within = np.cumsum(np.bincount(np.abs(deviation)[bare], minlength=256))
+        within = np.cumsum(np.bincount(np.abs(np.arange(-255, 256)[levels][place[bare]]), minlength=256))
         rough = int(np.searchsorted(within, within[-1] - within[-1] // 8))
         noise = max(noise, min(255, 2 * rough))
     at_least = np.cumsum(histogram[:254:-1])[::-1]  # [level]: pixels with e ≥ level
@@ -186,14 +192,14 @@ def _ink(gray: Gray) -> tuple[Gray, int]:
         )
     strong = int(at_least[noise + (peak - noise) // 2 + 1])
     span = _largest_level(at_least, (strong + 3) // 4) - noise
-    levels = np.arange(-255, 256) - noise
-    stretched = levels if span >= NEARLY_FULL else np.minimum(255, _avg(255 * levels, span))
-    table = np.where(levels > 0, stretched, 0).astype(np.uint8)
+    strength = np.arange(-255, 256) - noise
+    stretched = strength if span >= NEARLY_FULL else np.minimum(255, _avg(255 * strength, span))
+    table = np.where(strength > 0, stretched, 0).astype(np.uint8)
     if dark:
         table = table[::-1]
     least = SHARP_THRESHOLD if max(gray.shape) <= SHARP_SIDE else BOX_THRESHOLD
     threshold = max(least, min(127, 128 * noise // span))
-    return table[deviation + 255], threshold
+    return table[levels].take(place), threshold
 
 
 def _largest_level(at_least: Integers, count: int) -> int:

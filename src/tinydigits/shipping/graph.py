@@ -5,7 +5,9 @@ weights (`fold.py` does that). It is all that a picture needs to be read: this m
 that leaves the house (C, ONNX, JavaScript) is made from a graph and held against `run`.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -145,11 +147,22 @@ def run(graph: Graph, images: NDArray[np.uint8]) -> Floats:
 def last_of(
     activate: Callable[[NDArray[np.uint8]], Iterator[NDArray[Any]]], images: NDArray[np.uint8], dtype: type[np.number]
 ) -> NDArray[Any]:
-    """The last of the maps [N, 10, 1, 1] that `activate` gives for pictures, a few of these at a time: [N, 10]."""
+    """The last of the maps [N, 10, 1, 1] that `activate` gives for pictures, a few of these at a time: [N, 10].
+
+    NumPy lets threads work at the same time, so there is one for each core.
+    """
     logits = np.empty((len(images), 10), dtype=dtype)
-    for start in range(0, len(images), _BATCH):
+
+    def fill(start: int) -> None:
         *_, last = activate(images[start : start + _BATCH])
         logits[start : start + _BATCH] = last[:, :, 0, 0]
+
+    starts = range(0, len(images), _BATCH)
+    if len(starts) == 1:
+        fill(0)
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(fill, starts))
     return logits
 
 
@@ -164,13 +177,13 @@ def activations(graph: Graph, images: NDArray[np.uint8]) -> Iterator[Floats]:
 def _apply(op: Op, x: Floats) -> Floats:
     match op:
         case Conv(depthwise=True):
-            return np.asarray(convolve_depthwise(pad(x, op.padding, 0), op.weight, op.stride) + op.bias)
+            return add_along_rows(convolve_depthwise(pad(x, op.padding, 0), op.weight, op.stride), op.bias)
         case Conv():
             weight = op.weight.transpose(2, 3, 1, 0).reshape(-1, len(op.bias))  # [kh · kw · in, out]
             columns = windows(pad(x, op.padding, 0), op.kernel, op.stride)
-            return np.asarray(columns.reshape(*columns.shape[:3], -1) @ weight + op.bias)
+            return add_along_rows(columns.reshape(*columns.shape[:3], -1) @ weight, op.bias)
         case Affine():
-            return x * op.scale + op.shift
+            return add_along_rows(x * op.scale, op.shift)
         case Relu():
             return np.maximum(x, 0)
         case MaxPool():
@@ -178,6 +191,13 @@ def _apply(op: Op, x: Floats) -> Floats:
         case AveragePool():
             total = reduce_windows(np.add, pad(x, op.padding, 0), op.kernel, op.stride)
             return np.asarray(total / np.float32(op.kernel[0] * op.kernel[1]))
+
+
+def add_along_rows(x: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """Add `values` [C] to [N, H, W, C] in place: NumPy is quick along whole rows, not along a few channels."""
+    rows = x.reshape(*x.shape[:2], -1)
+    rows += np.tile(values, x.shape[2])
+    return x
 
 
 def pad(x: NDArray[Any], padding: Pair, value: float) -> NDArray[Any]:
@@ -209,7 +229,7 @@ def convolve_depthwise(x: NDArray[Any], weight: NDArray[Any], stride: Pair) -> N
     kernels = weight.reshape(len(weight), -1).T  # [kh · kw, C]
     first = next(taps)
     shape = first.shape  # [N, H', W', C]
-    rows = iter(np.tile(kernels, shape[2]))  # NumPy is quick along whole rows, not along a few channels
+    rows = iter(np.tile(kernels, shape[2]))  # as in `add_along_rows`
     result: NDArray[Any] = first.reshape(*shape[:2], -1) * next(rows)
     product = np.empty_like(result)
     for part, row in zip(taps, rows, strict=True):

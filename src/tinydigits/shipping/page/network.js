@@ -17,12 +17,12 @@ function loadNetwork(text) {
   return network;
 }
 
-/** Base64 of little-endian float32, or of int8. */
+/** Base64 of little-endian float32, or of int8, as double precision, in which everything is reckoned. */
 function unpack(text, whole) {
   const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  if (whole) return new Int8Array(bytes.buffer);
+  if (whole) return Float64Array.from(new Int8Array(bytes.buffer));
   const view = new DataView(bytes.buffer);
-  return Float32Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i, true));
+  return Float64Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i, true));
 }
 
 /** Logits (integers, if the network is int8) of a picture, Uint8Array(784). */
@@ -65,55 +65,87 @@ function each(map, change) {
   return map;
 }
 
-/** Dense: two outputs at a time, which read the same. Depthwise: each by itself, what its own channel holds. */
+/** Four places of the map at a time; dense: two channels, which read the same there. */
 function convolve(map, op) {
+  const { weight, bias, depthwise } = op;
   const from = pad(map, op);
-  const outputs = op.bias.length;
-  const to = emptyMap(from, outputs, op);
+  const to = emptyMap(from, bias.length, op);
   const size = to.height * to.width;
-  const taps = op.weight.length / outputs;
-  const columns = unfold(from, to, op);
-  const spare = new Float64Array(size); // the partner of an odd one out
-  const count = op.depthwise ? 1 : 2;
-  for (let output = 0; output < outputs; output += count) {
-    const end = Math.min(output + count, outputs);
-    const start = op.depthwise ? output * taps : 0;
-    const [first, second] = [output, output + 1].map((o) =>
-      o < end ? to.data.subarray(o * size, (o + 1) * size).fill(op.bias[o]) : spare,
-    );
-    const weight = (o, tap) => (o < end && tap < taps ? op.weight[o * taps + tap] : 0);
-    for (let tap = 0; tap < taps; tap += 4) {
-      const four = (o) => [0, 1, 2, 3].map((i) => weight(o, tap + i));
-      addProducts(first, second, columns, (start + tap) * size, four(output), four(output + 1));
+  const taps = weight.length / bias.length;
+  const corners = offsets(from, [1, to.height, to.width], op.stride);
+  const places = offsets(from, [from.channels, ...op.kernel], [1, 1]);
+  const met = new Float64Array(4 * places.length);
+  for (let first = 0; first < size; first += 4) {
+    const corner = (i) => corners[Math.min(first + i, size - 1)];
+    const count = Math.min(4, size - first);
+    gather(met, from.data, places, corner(0), corner(1), corner(2), corner(3));
+    for (let channel = 0, row = 0; channel < bias.length; channel++, row += taps) {
+      const at = channel * size + first;
+      const next = channel + 1;
+      if (depthwise || next === bias.length) {
+        const start = depthwise ? 4 * row : 0;
+        sumOne(to.data, at, count, met, start, start + 4 * taps, weight, row, bias[channel]);
+      } else {
+        sumTwo(to.data, at, at + size, count, met, weight, row, row + taps, bias[channel], bias[next]);
+        channel++, row += taps;
+      }
     }
   }
   return to;
 }
 
-/** For each tap (a place of the kernel in a channel) the values that it meets, one row a tap; three rows of zeros follow. */
-function unfold(from, to, { kernel, stride }) {
-  const taps = from.channels * kernel[0] * kernel[1];
-  const columns = new Float64Array((taps + 3) * to.height * to.width);
-  for (let tap = 0, at = 0; tap < taps; tap++) {
-    const channel = Math.floor(tap / (kernel[0] * kernel[1]));
-    const i = Math.floor(tap / kernel[1]) % kernel[0];
-    const j = tap % kernel[1];
-    for (let y = 0; y < to.height; y++) {
-      const row = (channel * from.height + y * stride[0] + i) * from.width + j;
-      for (let x = 0; x < to.width; x++) columns[at++] = from.data[row + x * stride[1]];
+/** Where in a map's data the values of a box [channels, height, width] lie, seen from its corner. */
+function offsets(map, [channels, height, width], [down, across]) {
+  const all = new Int32Array(channels * height * width);
+  for (let channel = 0, at = 0; channel < channels; channel++) {
+    for (let y = 0; y < height; y++) {
+      const row = (channel * map.height + y * down) * map.width;
+      for (let x = 0; x < width; x++) all[at++] = row + x * across;
     }
   }
-  return columns;
+  return all;
 }
 
-/** Add four rows times their weights to two sums each. Nearly all time goes here; one product at a time takes thrice as long. */
-function addProducts(first, second, columns, start, [a, b, c, d], [e, f, g, h]) {
-  const size = first.length;
-  for (let i = 0, at = start; i < size; i++, at++) {
-    const p = columns[at], q = columns[at + size], r = columns[at + 2 * size], s = columns[at + 3 * size];
-    first[i] += a * p + b * q + c * r + d * s;
-    second[i] += e * p + f * q + g * r + h * s;
+/** What each tap (a place of the kernel in a channel) meets with the kernel's corner at p, q, r and s. */
+function gather(met, data, places, p, q, r, s) {
+  let at = 0;
+  for (const place of places) {
+    met[at++] = data[place + p];
+    met[at++] = data[place + q];
+    met[at++] = data[place + r];
+    met[at++] = data[place + s];
   }
+}
+
+/** One channel, from a part of what was met. */
+function sumOne(data, at, count, met, start, end, weight, row, bias) {
+  let a = bias, b = bias, c = bias, d = bias;
+  for (let i = start; i < end; i += 4) {
+    const v = weight[row++];
+    a += v * met[i], b += v * met[i + 1], c += v * met[i + 2], d += v * met[i + 3];
+  }
+  store(data, at, count, a, b, c, d);
+}
+
+/** Two channels, from all of it. Nearly all time goes here; the sums stay in registers. */
+function sumTwo(data, at, next, count, met, weight, row, other, bias, otherBias) {
+  let a = bias, b = bias, c = bias, d = bias;
+  let e = otherBias, f = otherBias, g = otherBias, h = otherBias;
+  for (let i = 0; i < met.length; i += 4) {
+    const p = met[i], q = met[i + 1], r = met[i + 2], s = met[i + 3];
+    const v = weight[row++], w = weight[other++];
+    a += v * p, b += v * q, c += v * r, d += v * s;
+    e += w * p, f += w * q, g += w * r, h += w * s;
+  }
+  store(data, at, count, a, b, c, d);
+  store(data, next, count, e, f, g, h);
+}
+
+function store(data, at, count, a, b, c, d) {
+  data[at] = a;
+  if (count > 1) data[at + 1] = b;
+  if (count > 2) data[at + 2] = c;
+  if (count > 3) data[at + 3] = d;
 }
 
 function averagePool(map, op) {
@@ -126,12 +158,12 @@ function averagePool(map, op) {
 function reduceWindows(map, op, start, combine, border) {
   const from = pad(map, op, border);
   const to = emptyMap(from, from.channels, op);
-  const columns = unfold(from, to, op);
-  const size = to.height * to.width;
-  const window = size * op.kernel[0] * op.kernel[1];
-  for (let at = 0, channel = 0; channel < to.channels; channel++) {
-    const values = to.data.subarray(channel * size, (channel + 1) * size).fill(start);
-    for (const end = at + window; at < end; at++) values[at % size] = combine(values[at % size], columns[at]);
+  const corners = offsets(from, [to.channels, to.height, to.width], op.stride);
+  const places = offsets(from, [1, ...op.kernel], [1, 1]);
+  for (let i = 0; i < corners.length; i++) {
+    let value = start;
+    for (const place of places) value = combine(value, from.data[corners[i] + place]);
+    to.data[i] = value;
   }
   return to;
 }
