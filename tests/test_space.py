@@ -135,7 +135,7 @@ def test_dropout_and_heads_follow_the_budget() -> None:
 def test_dropout_is_enough_to_be_seen() -> None:
     shape = {**START, "stages": 2, "blocks_1": 1, "blocks_2": 1, "dropout": 0.02}
     narrow = design_of(shape, 1.0)
-    *_, last = narrow.uses()
+    *_, last = narrow.uses
     assert narrow.dropout * last.block.channels * last.out_side**2 >= 0.99
     assert design_of(shape, 8.0).dropout == 0.02
 

@@ -14,10 +14,10 @@ is accepted wherever a model is named:
     pool = "max"
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -25,6 +25,8 @@ from tinydigits.errors import ConfigError
 from tinydigits.models.footprint import FormatBytes
 from tinydigits.models.layers import Dropout
 from tinydigits.settings import between, build, one_of, read_settings
+
+Pool = Literal["none", "max", "average"]
 
 _POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 POOLS = ("none", *_POOLS)
@@ -54,7 +56,7 @@ class Block:
     padding: bool = False
     separable: bool = False
     times: int = 1
-    pool: Literal["none", "max", "average"] = "none"
+    pool: Pool = "none"
 
     def __post_init__(self) -> None:
         between("channels", self.channels, 1, _WIDEST)
@@ -65,8 +67,7 @@ class Block:
             raise ConfigError(f"kernel = {self.kernel}: only with an odd one does padding keep a map's size. Take 3.")
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """A use of a block's weights, the first or another, and the sides of the maps on its way; all are square."""
 
     block: Block
@@ -94,15 +95,12 @@ class Design:
             raise ConfigError("a design has at least one block. Add [[blocks]] with channels = 8.")
         one_of("head", self.head, HEADS)
         between("dropout", self.dropout, 0, 1, top_open=True)
-        for _ in self.uses():
-            pass
+        _ = self.uses  # checks that every map is large enough
 
-    def uses(self) -> Iterator[Use]:
-        """Every use of a block's weights, in order.
-
-        Raises:
-            ConfigError: a map is smaller than the window that reads it, or a repeated block changes the channels.
-        """
+    @cached_property
+    def uses(self) -> tuple[Use, ...]:
+        """Every use of a block's weights, in order."""
+        uses = []
         channels, side = 1, _SIDE
         for place, block in enumerate(self.blocks):
             here = f"blocks[{place}]: "
@@ -119,8 +117,9 @@ class Design:
                         f"{here}a map of {side}×{side} is too small for it. Leave out a pool or a block before it, or "
                         "set padding = true."
                     )
-                yield Use(block, use == 0, channels, side, convolved, pooled)
+                uses.append(Use(block, use == 0, channels, side, convolved, pooled))
                 channels, side = block.channels, pooled
+        return tuple(uses)
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def design_cost(design: Design) -> Cost:
     """The cost, without building the network."""
     parameters = macs = weights = biases = peak = 0
     channels, side = 1, _SIDE
-    for use in design.uses():
+    for use in design.uses:
         into, out, positions = use.in_channels, use.block.channels, use.convolved_side**2
         spatial = use.block.kernel**2 * into * (1 if use.block.separable else out)
         mixing = into * out if use.block.separable else 0
@@ -174,7 +173,7 @@ def build_design(design: Design) -> nn.Sequential:
     layers: list[nn.Module] = []
     convolution: list[nn.Module] = []
     channels, side = 1, _SIDE
-    for use in design.uses():
+    for use in design.uses:
         if use.first:
             convolution = _convolution(use.block, use.in_channels)
         pooled = [_POOLS[use.block.pool](_POOL)] if use.out_side != use.convolved_side else []

@@ -33,7 +33,7 @@ def design_structure(design: Design) -> Structure:
     """The structural facts: see `models.inspect.Structure`."""
     pooled = dense = False
     side = 0
-    for use in design.uses():
+    for use in design.uses:
         # the 1×1 convolution that ends a separable block, or a window as large as its map: a fully connected layer
         dense = dense or use.convolved_side == 1
         pooled = pooled or (use.convolved_side == _POOLED and use.out_side == 1)

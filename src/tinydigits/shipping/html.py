@@ -106,8 +106,8 @@ def write_html(graph: Graph | Int8Graph, path: Path, facts: Mapping[str, str]) -
 
 
 def _slim(text: str) -> str:
-    """With a tab for two blanks before a line: a page with 20,000 parameters in float32 has no room for these."""
-    return re.sub(r"(?m)^(  )+", lambda blanks: "\t" * (len(blanks[0]) // 2), text)
+    """Without the blanks that lines begin with: a page with 20,000 parameters in float32 has no room for them."""
+    return re.sub(r"(?m)^ +", "", text)
 
 
 def _source(text: str) -> str:

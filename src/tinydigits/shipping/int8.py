@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tinydigits.shipping.graph import (
     MaxPool,
     Pair,
+    add_along_rows,
     convolve_depthwise,
     last_of,
     pad,
@@ -130,18 +131,20 @@ def convolve(op: Int8Conv, x: Ints) -> Ints:
     """The sums before requantisation. As float64, which holds them exactly, because BLAS multiplies no integers."""
     padded = pad(x, op.padding, op.zero_point)
     if op.depthwise:
-        return np.asarray(convolve_depthwise(padded, op.weight.astype(np.int64), op.stride) + op.bias)
+        return add_along_rows(convolve_depthwise(padded, op.weight.astype(np.int64), op.stride), op.bias)
     weight = op.weight.transpose(2, 3, 1, 0).reshape(-1, len(op.bias)).astype(np.float64)
     columns = windows(padded.astype(np.float64), op.kernel, op.stride)
-    sums = columns.reshape(*columns.shape[:3], -1) @ weight
-    return sums.astype(np.int64) + op.bias
+    sums = (columns.reshape(*columns.shape[:3], -1) @ weight).astype(np.int64)
+    return add_along_rows(sums, op.bias)
 
 
 def requantise(requantisation: Requantise, sums: Ints) -> Ints:
     """Integer sums [..., C] → the next map's uint8 values, or logits."""
     r = requantisation
-    scaled = (sums * r.multiplier.astype(np.int64) + r.offset) >> r.shift
-    return scaled if r.low is None else np.clip(scaled, r.low, r.high)
+    scaled = sums * r.multiplier.astype(np.int64)
+    scaled += r.offset
+    scaled >>= r.shift
+    return scaled if r.low is None else np.clip(scaled, r.low, r.high, out=scaled)
 
 
 def check_ranges(ops: tuple[Int8Op, ...]) -> None:

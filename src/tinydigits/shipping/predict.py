@@ -66,7 +66,7 @@ Predictor = Callable[[Images], Predictions]
 def predict(graph: Graph, images: Images) -> Predictions:
     """Read pictures that are 28×28 already: uint8 [N, 28, 28], light ink on black as in MNIST.
 
-    On one thread: one core reads more than 5,000 pictures a second (`make benchmark-inference`).
+    On all cores: two read more than 5,000 pictures a second (`make benchmark-inference`).
 
     Raises:
         ModelError: the network gives values that are not finite.

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from tinydigits.errors import BudgetError, ConfigError
 from tinydigits.models.budget import Budget, Clause, structural_clauses
-from tinydigits.models.design import Block, Design
+from tinydigits.models.design import Block, Design, Pool
 from tinydigits.models.design_facts import DesignFacts, design_facts
 
 Shape = Mapping[str, Any]
@@ -147,17 +147,17 @@ def design_of(shape: Shape, width: float) -> Design:
         separable, repeated = _kind(shape, stage)
         padding = shape["padding"] == "all" or (shape["padding"] == "later" and stage > 1)
         tail = shape["tail"] if stage == shape["stages"] else 1.0
-        for times in repeated:
+        for place, times in enumerate(repeated, start=1):
             if times == 1:  # weights that are used again take as many channels as they give
                 wide = max(1, round(channels * tail))
                 channels *= shape["growth"]
             kernel = shape["kernel"] if separable else 3
+            ends = place == len(repeated) and stage < shape["stages"]
+            pool: Pool = shape["pool"] if ends else "none"
             if not blocks:
-                blocks.append(Block(wide, kernel=shape["stem_kernel"], padding=padding))
+                blocks.append(Block(wide, kernel=shape["stem_kernel"], padding=padding, pool=pool))
             else:
-                blocks.append(Block(wide, kernel=kernel, padding=padding, separable=separable, times=times))
-        if stage < shape["stages"]:
-            blocks[-1] = replace(blocks[-1], pool=shape["pool"])
+                blocks.append(Block(wide, kernel, padding, separable, times, pool))
     design = Design(tuple(blocks), shape["head"], shape.get("dropout", 0.0))
     return _seen(design) if design.dropout else design
 
@@ -173,7 +173,7 @@ def _kind(shape: Shape, stage: int) -> tuple[bool, list[int]]:
 
 def _seen(design: Design) -> Design:
     """At least one of the numbers before the head is to be dropped on average, or nobody sees that there is dropout."""
-    *_, last = design.uses()
+    *_, last = design.uses
     least = 1 / (last.block.channels * last.out_side**2)
     return design if design.dropout >= least else replace(design, dropout=min(0.5, round(least, 3)))
 

@@ -170,11 +170,15 @@ function reduceWindows(map, op, start, combine, border) {
 
 /** Integer sums → the next map's bytes, or logits: (sum · multiplier + offset) >> shift, held within the clamps. */
 function requantise(map, { multiplier, offset, shift, low, high }) {
-  const divisor = 2 ** shift;
-  return each(map, (sum, channel) => {
-    const scaled = Math.floor((sum * multiplier[channel] + offset[channel]) / divisor);
-    return low === null ? scaled : Math.min(Math.max(scaled, low[channel]), high[channel]);
-  });
+  const { data, height, width } = map;
+  for (let channel = 0, at = 0; channel < map.channels; channel++) {
+    const [factor, start] = [multiplier[channel] / 2 ** shift, offset[channel] / 2 ** shift];
+    const [least, most] = low ? [low[channel], high[channel]] : [-Infinity, Infinity];
+    for (const end = at + height * width; at < end; at++) {
+      data[at] = Math.min(Math.max(Math.floor(data[at] * factor + start), least), most);
+    }
+  }
+  return map;
 }
 
 /** A map with a border of `value`. */
