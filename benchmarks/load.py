@@ -100,7 +100,9 @@ class Connection(asyncio.Protocol):
             self._answer.set_result(status)
 
     async def ask(self, request: bytes) -> int:
-        """The status of the answer."""
+        """The status of the answer; `LOST` too if the connection has ended before."""
+        if not self.open:
+            return LOST
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -140,6 +142,8 @@ async def open_loop(place: Place, requests: Sequence[bytes], rate: float, second
     async def ask(request: bytes, due: float) -> None:
         status = LOST
         try:
+            while idle and not idle[-1].open:  # the server may have closed it since it was last used
+                idle.pop()
             connection = idle.pop() if idle else await Connection.to(place)
             status = await connection.ask(request)
             if connection.open:
@@ -152,8 +156,6 @@ async def open_loop(place: Place, requests: Sequence[bytes], rate: float, second
     for due, request in zip(_times(start, rate, seconds), cycle(requests), strict=False):
         if (early := due - time.perf_counter()) > 0:
             await asyncio.sleep(early)
-        while idle and not idle[-1].open:
-            idle.pop()
         if len(asking) < _MOST_CONNECTIONS:
             task = asyncio.create_task(ask(request, due))
             asking.add(task)
