@@ -1,8 +1,9 @@
 """Many runs on processes and on Ray: `make benchmark-scale` → results/scale.json, docs/scale.md. Needs MNIST.
 
 Studies of one-minute runs by both engines, in turns; then runs that nobody trains, to see what the process that sends
-them out and takes them in can do: it handles them as if they were real. `--tiny` tries all of it in a few minutes on
-few digits, and writes nothing. The whole takes about 40 minutes on two idle cores.
+them out and takes them in can do: it handles them as if they were real. The whole takes about 40 minutes on two idle
+cores; `--section NAME` measures only a part, and leaves the other figures as they are. `--tiny` tries all of it in a few
+minutes on few digits, and writes nothing.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT, alternate, figure, fill, ratio, write_evidence
+from benchmarks.measure import ROOT, alternate, figure, fill, ratio, with_section, write_evidence
 from tinydigits.data.sources import load_dataset
 from tinydigits.studies import ray_engine
 from tinydigits.studies.ray_worker import Files, Order, keep_files
@@ -51,22 +52,29 @@ TINY = Size(data="optdigits", epochs=2, rounds=1, recorded=100, messages=100)
 
 def main() -> None:
     """Measure all, then write the evidence and the page's tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiny", action="store_true")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--section", action="append", choices=SECTIONS, help="only this (default: all)")
+    parser.add_argument("--tiny", action="store_true", help="few digits, and nothing is written")
     parser.add_argument("--child", nargs=2, metavar=("FUNCTION", "ARGUMENTS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         name, values = arguments.child
         print(json.dumps(_CHILDREN[name](**json.loads(values))))
         return
-    size = TINY if arguments.tiny else Size()
-    figures = [*study_figures(size), *driver_figures(size), *recorded_figures(size)]
-    parts = {"scale-figures": _figures_table(figures), "scale-reckoning": _reckoning(figures)}
+    found: list[dict[str, Any]] = []
+    for section in arguments.section or SECTIONS:
+        figures = SECTIONS[section](TINY if arguments.tiny else Size())
+        if arguments.tiny:
+            found += figures
+            continue
+        order = list(SECTIONS)
+        found = sorted(with_section("scale", section, figures), key=lambda each: order.index(each["section"]))
+        write_evidence("scale", COMMAND, found)
+    parts = {"scale-figures": _figures_table(found), "scale-reckoning": _reckoning(found)}
     if arguments.tiny:
         print(*parts.values(), sep="\n\n")
-        return
-    write_evidence("scale", COMMAND, figures)
-    fill(ROOT / "docs" / "scale.md", parts, COMMAND)
+    else:
+        fill(ROOT / "docs" / "scale.md", parts, COMMAND)
 
 
 def study_figures(size: Size) -> list[dict[str, Any]]:
@@ -138,6 +146,13 @@ def recorded_figures(size: Size) -> list[dict[str, Any]]:
         figure(f"tinydigits studies, {count}: first time", round(first, 2), "s", None, None, simulated=True),
         figure(f"tinydigits studies, {count}", listing, "s", "< 1", listing < 1, n=len(later), simulated=True),
     ]
+
+
+SECTIONS: dict[str, Callable[[Size], list[dict[str, Any]]]] = {
+    "studies": study_figures,
+    "driver": driver_figures,
+    "recorded": recorded_figures,
+}
 
 
 def _in_child(function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,7 +329,8 @@ def _reckoning(figures: list[dict[str, Any]]) -> str:
     machines = -(-WORKERS // CORES)
     digits = machines * value["Ray: digits, sent to each machine once"]
     hour = 3600 * runs
-    memory = hour * value["Ray: memory of the driver for a run more"] / 1e6
+    memory = max(0.0, hour * value["Ray: memory of the driver for a run more"] / 1e6)
+    more = f"{memory:,.2f} GB more of its memory" if memory else "no more of its memory, as far as could be measured"
     return "\n".join(
         [
             f"| of {WORKERS:,} workers with one-minute runs | asked | possible | enough for |",
@@ -323,9 +339,9 @@ def _reckoning(figures: list[dict[str, Any]]) -> str:
             "",
             f"**What breaks first:** {first[0]}, at about {WORKERS * first[2] / first[1]:,.0f} workers.",
             "",
-            f"An hour of that is {hour:,.0f} runs: {hour * sent['value'] / 1000:,.1f} GB into the driver, "
-            f"{memory:,.2f} GB more of its memory. The digits go out once to each of {machines} machines with {CORES} "
-            f"cores: {digits / 1000:,.1f} GB, {digits * 1e6 / LINK_BYTES:,.0f} s of one gigabit link.",
+            f"An hour of that is {hour:,.0f} runs: {hour * sent['value'] / 1000:,.1f} GB into the driver, {more}. The "
+            f"digits go out once to each of {machines} machines with {CORES} cores: {digits / 1000:,.1f} GB, "
+            f"{digits * 1e6 / LINK_BYTES:,.0f} s of one gigabit link.",
         ]
     )
 

@@ -4,7 +4,8 @@ Writes results/training.json and docs/performance.md. Needs MNIST, a C compiler 
 and a half. Contenders run in processes of their own, in turns, with equal threads.
 
 The work is cut into sections, of at most 25 minutes each; `--section NAME`, which may be repeated, measures only these,
-and leaves the other figures as they are. `--quick` tries all, with few digits, in a minute or two, and writes nothing.
+and leaves the other figures as they are. `--again` is a second run: it puts what it measures beside the intervals of
+the first, and whether the two agree. `--quick` tries all, with few digits, in a minute or two, and writes nothing.
 """
 
 import argparse
@@ -18,7 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Cost, alternate, contender, figure, measured, ratio, with_section, write_evidence
+from benchmarks.measure import (
+    Cost,
+    alternate,
+    contender,
+    figure,
+    measured,
+    ratio,
+    read_figures,
+    with_section,
+    write_evidence,
+)
 from benchmarks.peers import PEERS
 from benchmarks.steps import BATCH, SIDE
 from tinydigits.evaluation.statistics import mean_interval, mean_lower_bound
@@ -71,12 +82,19 @@ def main() -> None:
     """Measure section by section, and write the evidence after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--section", action="append", choices=SECTIONS, help="only this (default: all)")
-    parser.add_argument("--quick", action="store_true", help="short, and nothing is written")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--again", action="store_true", help="hold a second run against the first")
+    way.add_argument("--quick", action="store_true", help="short, and nothing is written")
     arguments = parser.parse_args()
-    for section in arguments.section or SECTIONS:
+    sections = arguments.section or list(SECTIONS)
+    if arguments.again and (missing := set(sections) - {f["section"] for f in read_figures("training")}):
+        sys.exit(f"results/training.json has no first run on such a machine of: {', '.join(sorted(missing))}.")
+    for section in sections:
         print(f"-- {section}", file=sys.stderr, flush=True)
         figures = SECTIONS[section](QUICK if arguments.quick else Setting())
-        if not arguments.quick:
+        if arguments.again:
+            write_evidence("training", COMMAND, beside(read_figures("training"), section, figures))
+        elif not arguments.quick:
             _merge(section, figures)
 
 
@@ -86,6 +104,20 @@ def _merge(section: str, figures: Figures) -> None:
     known += [{**f, "section": "accuracy"} for f in accuracy_figures(known)]
     order = ["sprint", "dash", "accuracy", *SECTIONS]
     write_evidence("training", COMMAND, sorted(known, key=lambda f: order.index(f["section"])))
+
+
+def beside(known: Figures, section: str, figures: Figures) -> Figures:
+    """`known` with `again` in the figures of this section that have an interval: they agree if the intervals meet."""
+    second = {f["name"]: f for f in figures}
+    found = []
+    for first in known:
+        other = second.get(first["name"])
+        if first["section"] == section and other is not None and "interval" in first:
+            (low, high), (other_low, other_high) = first["interval"], other["interval"]
+            again = {"value": other["value"], "interval": other["interval"]}
+            first = {**first, "again": {**again, "agrees": low <= other_high and other_low <= high}}
+        found.append(first)
+    return found
 
 
 # ------------------------------------------------------------------------------------------ sprint and dash

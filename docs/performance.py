@@ -122,6 +122,8 @@ def page(evidence: Evidence) -> str:
         "## On a GPU",
         _GPU,
     ]
+    if twice := [figure for figure in figures if "again" in figure]:
+        parts += ["## Measured twice", _twice(twice)]
     if figures:
         parts.append(made_by("training", evidence, "../"))
     return "\n\n".join(parts) + "\n"
@@ -129,6 +131,17 @@ def page(evidence: Evidence) -> str:
 
 def _of(figures: Figures, *sections: str) -> Figures:
     return [figure for figure in figures if figure["section"] in sections]
+
+
+def _twice(figures: Figures) -> str:
+    """How many figures of a second run agree with the first, and which do not."""
+    apart = [figure for figure in figures if not figure["again"]["agrees"]]
+    said = f"""`python -m benchmarks.training --again` measured {len(figures)} figures that have an interval a second time; of
+{len(figures) - len(apart)} the two intervals meet."""
+    if not apart:
+        return said
+    rows = [[f["name"], figure_value(f), figure_value({**f["again"], "unit": f["unit"]})] for f in apart]
+    return f"{said} Of these they do not:\n\n{markdown_table('figure|first>|second>', rows)}"
 
 
 def _figure_table(figures: Figures) -> str:

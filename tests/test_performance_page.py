@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.measure import contender, measured
 from benchmarks.profiles import KINDS, kind_of
-from benchmarks.training import _operations, accuracy_figures
+from benchmarks.training import _operations, accuracy_figures, beside
 from docs import performance
 from tinydigits.models.inspect import inspect_model
 from tinydigits.models.registry import create_model
@@ -91,6 +91,21 @@ def test_without_figures_it_says_so(tmp_path: Path) -> None:
 def test_the_committed_page_is_the_one_that_is_made(tmp_path: Path) -> None:
     performance.main(tmp_path, ROOT / "results")
     assert (tmp_path / "performance.md").read_bytes() == (ROOT / "docs" / "performance.md").read_bytes()
+
+
+def test_a_second_run_stands_beside_the_first(tmp_path: Path) -> None:
+    second = [
+        {**figure, "value": figure["value"] + 1, "interval": [end + 1 for end in figure["interval"]]}
+        for figure in FIGURES
+        if figure["section"] == "peers"
+    ]
+    known = beside(FIGURES, "peers", second)
+    agreed = {figure["name"].split(",")[0]: figure["again"]["agrees"] for figure in known if "again" in figure}
+    assert agreed == {"pytorch-example": True, "layered-19k": False}
+    assert [{k: v for k, v in figure.items() if k != "again"} for figure in known] == FIGURES
+    text = (_pages(tmp_path, known) / "performance.md").read_text(encoding="utf-8")
+    assert "2 figures that have an interval a second time; of\n1 the two intervals meet." in text
+    assert "| layered-19k, 19 epochs / sprint: wall-clock | 6.8 times (6.7–6.9) | 7.8 times (7.7–7.9) |" in text
 
 
 def test_operations_of_a_step() -> None:

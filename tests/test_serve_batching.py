@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +25,7 @@ from tinydigits.shipping.serve.batching import BATCH, LIGHT, Batcher, Reading
 from tinydigits.shipping.serve.networks import Network, load_networks
 from tinydigits.shipping.serve.pictures import Upload, read_upload, uploads
 from tinydigits.shipping.serve.refusals import RefusedError
-from tinydigits.shipping.serve.service import MAX_HELD, Capacity
+from tinydigits.shipping.serve.service import LATE, LEAST, MAX_HELD, Capacity
 
 Pictures = NDArray[np.uint8]
 
@@ -48,7 +50,7 @@ def test_what_waits_together_is_read_together_and_each_gets_its_own(network: Net
     parts = [digits()[start : start + count] for start, count in ((0, 1), (1, 3), (4, 1), (5, 20), (25, 60), (85, 2))]
 
     async def together() -> list[Reading]:
-        batcher = Batcher(network, pool, sizes.append)
+        batcher = Batcher(network, pool, lambda size, _: sizes.append(size))
         return await asyncio.gather(*(batcher.read(given_pictures(part), len(part)) for part in parts))
 
     readings = asyncio.run(together())
@@ -62,7 +64,7 @@ def test_a_single_request_is_read_at_once(network: Network, pool: ThreadPoolExec
     sizes: list[int] = []
 
     async def one_by_one() -> None:
-        batcher = Batcher(network, pool, sizes.append)
+        batcher = Batcher(network, pool, lambda size, _: sizes.append(size))
         for image in digits()[:5]:
             await batcher.read(given_pictures(image[None]), 1)
 
@@ -75,7 +77,7 @@ def test_what_cannot_be_prepared_harms_nobody_else(network: Network, pool: Threa
         raise RefusedError(400, "odd", "It is odd.")
 
     async def together() -> list[Reading | BaseException]:
-        batcher = Batcher(network, pool, lambda _: None)
+        batcher = Batcher(network, pool, lambda *_: None)
         calls = [
             given_pictures(digits()[:1]),
             fail,
@@ -101,7 +103,7 @@ def test_a_network_that_fails_tells_all_who_wait_and_goes_on(network: Network, p
         return network.run(images)
 
     async def twice() -> tuple[list[Reading | BaseException], Reading]:
-        batcher = Batcher(replace(network, run=run), pool, lambda _: None)
+        batcher = Batcher(replace(network, run=run), pool, lambda *_: None)
         call = given_pictures(digits()[:1])
         failed = await asyncio.gather(*(batcher.read(call, 1) for _ in range(3)), return_exceptions=True)
         failing.append(False)
@@ -120,7 +122,7 @@ def test_only_heavy_work_leaves_the_loop(network: Network, pool: ThreadPoolExecu
         return network.run(images)
 
     async def both() -> None:
-        batcher = Batcher(replace(network, run=run), pool, lambda _: None)
+        batcher = Batcher(replace(network, run=run), pool, lambda *_: None)
         for count in (LIGHT, LIGHT + 1, BATCH + 1):
             await batcher.read(given_pictures(digits()[:count]), count)
 
@@ -141,6 +143,62 @@ def test_capacity_counts_requests_and_many_pictures_as_more() -> None:
     with pytest.raises(RefusedError), capacity.work(1), capacity.work(256):
         pass
     assert capacity.taken == 0
+
+
+def test_fewer_are_taken_on_while_answers_are_late_and_all_again_after() -> None:
+    capacity = Capacity(24)
+    capacity.adapt(1, 2 * LATE)
+    assert capacity.limit == 21  # a tenth less, at once
+    for _ in range(50):
+        capacity.adapt(1, 2 * LATE)
+    assert capacity.limit == LEAST
+    with capacity.work(256):  # still all there is, but not more
+        assert capacity.taken == LEAST
+    with ExitStack() as work:
+        for _ in range(LEAST):
+            work.enter_context(capacity.work(1))
+        assert capacity.full
+        with pytest.raises(RefusedError):
+            work.enter_context(capacity.work(1))
+        capacity.adapt(1, LATE / 2)
+        assert capacity.full  # up in small steps
+    for _ in range(200):
+        capacity.adapt(1, LATE / 2)
+    assert capacity.limit == 24
+    assert capacity.taken == 0
+
+
+def test_a_small_capacity_never_grows_to_the_least() -> None:
+    capacity = Capacity(2)
+    for seconds in (2 * LATE, LATE / 2, 2 * LATE):
+        capacity.adapt(1, seconds)
+        assert capacity.limit == 2
+
+
+def test_many_pictures_may_take_longer() -> None:
+    capacity = Capacity(24)
+    capacity.adapt(64, 2 * LATE)
+    assert capacity.limit == 24
+    capacity.adapt(1, 2 * LATE)
+    assert capacity.limit < 24
+
+
+def test_a_batch_is_timed_from_its_first_request(network: Network, pool: ThreadPoolExecutor) -> None:
+    found: list[float] = []
+
+    def slowly() -> Pictures:
+        time.sleep(0.02)
+        return digits()[:1]
+
+    async def both() -> None:
+        batcher = Batcher(network, pool, lambda _, seconds: found.append(seconds))
+        await batcher.read(given_pictures(digits()[:1]), 1)
+        await asyncio.gather(batcher.read(slowly, 1), batcher.read(slowly, 1))
+
+    asyncio.run(both())
+    assert len(found) == 2
+    assert found[0] < found[1]
+    assert found[1] >= 0.04
 
 
 def test_bodies_on_their_way_have_a_bound_together() -> None:

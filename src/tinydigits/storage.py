@@ -15,9 +15,9 @@ from tinydigits.errors import StorageError
 
 def user_cache() -> Path:
     """Where this user's downloads, and what is made from them, lie; it may not exist yet."""
-    import pooch  # whoever only writes files does without it
+    import platformdirs  # whoever only writes files does without it
 
-    return Path(pooch.os_cache("tinydigits"))
+    return Path(platformdirs.user_cache_dir("tinydigits"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", metavar="N", type=int, default=1, help="processes that share the work (default: 1)"
     )
-    parser.add_argument("--waiting", metavar="N", type=int, help="requests in work at a time, a process (default: 24)")
+    parser.add_argument("--waiting", metavar="N", type=int, help="most requests in work, a process (default: 24)")
     parser.add_argument("--allow-remote", action="store_true", help="let other machines connect, if --host does")
     parser.add_argument("--token", metavar="T", help=f"ask for it in each request (better: the variable {_TOKEN})")
     parser.add_argument(

@@ -28,6 +28,9 @@ SPECK_SHARE = 32  # what is apart and holds less than 1/32 of the ink is a speck
 Gray = NDArray[np.uint8]
 Integers = NDArray[np.signedinteger]
 
+_DIFFERENCES = np.arange(-255, 256)  # of a pixel from its paper: what the tables of step 6 and 8 are about
+_SQUARES = np.arange(1, 256) ** 2
+
 
 def preprocess(picture: str | os.PathLike[str] | Image.Image | NDArray[np.generic]) -> Gray:
     """Turn any picture of one digit into an MNIST-like image: uint8 [28, 28], light ink on black.
@@ -169,8 +172,7 @@ def _ink(gray: Gray) -> tuple[Gray, int]:
         place, levels = gray - paper + 255, slice(0, 511)
     histogram = np.zeros(511, dtype=np.int64)
     histogram[levels] = np.bincount(place.ravel(), minlength=levels.stop - levels.start)
-    squares = np.arange(256) ** 2
-    dark = int(squares[1:] @ histogram[256:]) <= int(squares[1:] @ histogram[254::-1])
+    dark = int(_SQUARES @ histogram[256:]) <= int(_SQUARES @ histogram[254::-1])
     if dark and not isinstance(paper, int):
         deviation = place - 255
         place = 255 + np.minimum(255, _avg(255 * np.abs(deviation), np.maximum(paper, 1))) * np.sign(deviation)
@@ -180,7 +182,7 @@ def _ink(gray: Gray) -> tuple[Gray, int]:
     beyond = np.cumsum(histogram[:255])[::-1]  # [level]: pixels with -e > level
     noise = int(np.searchsorted(-beyond, -(gray.size // 512)))
     if bare is not None:
-        within = np.cumsum(np.bincount(np.abs(np.arange(-255, 256)[levels][place[bare]]), minlength=256))
+        within = np.cumsum(np.bincount(np.abs(_DIFFERENCES[levels][place[bare]]), minlength=256))
         rough = int(np.searchsorted(within, within[-1] - within[-1] // 8))
         noise = max(noise, min(255, 2 * rough))
     at_least = np.cumsum(histogram[:254:-1])[::-1]  # [level]: pixels with e ≥ level
@@ -192,7 +194,7 @@ def _ink(gray: Gray) -> tuple[Gray, int]:
         )
     strong = int(at_least[noise + (peak - noise) // 2 + 1])
     span = _largest_level(at_least, (strong + 3) // 4) - noise
-    strength = np.arange(-255, 256) - noise
+    strength = _DIFFERENCES - noise
     stretched = strength if span >= NEARLY_FULL else np.minimum(255, _avg(255 * strength, span))
     table = np.where(strength > 0, stretched, 0).astype(np.uint8)
     if dark:
@@ -305,24 +307,28 @@ def _interpolate(cells: Integers, length: int) -> Integers:
 def _box(inked: NDArray[np.bool_]) -> tuple[slice, slice]:
     """Step 9."""
     least = 1 + max(inked.shape) // 128
-    rows = _extent(np.count_nonzero(inked, axis=1), least)
-    columns = _extent(np.count_nonzero(inked[rows], axis=0), least)
-    rows = _extent(np.count_nonzero(inked[:, columns], axis=1), least)
+    rows = _extent(inked.sum(axis=1), least)
+    columns = _extent(inked[rows].sum(axis=0), least)
+    rows = _extent(inked[:, columns].sum(axis=1), least)
     return rows, columns
 
 
 def _extent(counts: Integers, least: int) -> slice:
-    counts = np.where(counts >= least, counts, 0)
-    edges = np.flatnonzero(np.diff(counts > 0, prepend=False, append=False))
-    if not len(edges):
+    """Numbers one by one: for so few, NumPy's calls would take several times as long."""
+    runs: list[tuple[int, int, int]] = []  # start, end, sum of counts
+    start = weight = 0
+    for place, count in enumerate([*counts.tolist(), 0]):
+        if count >= least:
+            weight += count
+            continue
+        if weight:
+            runs.append((start, place, weight))
+        start, weight = place + 1, 0
+    if not runs:
         raise BlankPictureError("no ink was found, only specks. Use a picture with one digit, written clearly.")
-    starts, ends = edges[::2], edges[1::2]
-    sums = np.cumsum(np.append(0, counts))
-    weights = sums[ends] - sums[starts]
-    heavy = np.flatnonzero(SPECK_SHARE * weights >= sums[-1])
-    if not len(heavy):
-        return slice(int(starts[0]), int(ends[-1]))
-    return slice(int(starts[heavy[0]]), int(ends[heavy[-1]]))
+    total = sum(weight for *_, weight in runs)
+    kept = [run for run in runs if SPECK_SHARE * run[2] >= total] or runs
+    return slice(kept[0][0], kept[-1][1])
 
 
 def _fit(ink: Gray) -> Gray:

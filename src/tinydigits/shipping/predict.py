@@ -234,11 +234,9 @@ def read_picture(source: str | bytes, path: str) -> Picture:
         with warnings.catch_warnings():  # Pillow warns of large pictures; `decode` has its own, stricter limit
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             if isinstance(source, bytes):
-                gray = _decode_bytes(source, "standard input" if path == "-" else path)
+                gray, frames = _decode_bytes(source, "standard input" if path == "-" else path)
             else:
-                _check_link(Path(source))
-                gray = decode(source)
-            frames = _frames(BytesIO(source) if isinstance(source, bytes) else source)
+                gray, frames = _decode_file(source)
         if frames > 1:
             notice = f"{path} has {frames} frames; the first one was read."
         return Picture(path, image=preprocess_gray(gray), notice=notice)
@@ -250,18 +248,25 @@ def read_picture(source: str | bytes, path: str) -> Picture:
         return Picture(path, error=f"{path}: there is not enough memory to decode it. Make the picture smaller.")
 
 
-def _check_link(path: Path) -> None:
+def _decode_file(source: str) -> tuple[Images, int]:
+    """Grey levels, and how many frames the picture has."""
+    path = Path(source)
     if path.is_symlink() and not path.exists():
         raise UnreadablePictureError(
             f"{path}: this link points to {path.readlink()}, where there is no file. Mend the link."
         )
+    gray = decode(source)
+    with contextlib.suppress(OSError), Image.open(source) as image:
+        return gray, _frames(image)
+    return gray, 1
 
 
-def _decode_bytes(content: bytes, name: str) -> Images:
+def _decode_bytes(content: bytes, name: str) -> tuple[Images, int]:
+    """Grey levels, and how many frames the picture has."""
     try:
         with Image.open(BytesIO(content)) as image:
             image.filename = name  # for messages
-            return decode(image)
+            return decode(image), _frames(image)
     except Image.DecompressionBombError:
         raise UnreadablePictureError(
             f"{name}: its header promises more pixels than are decoded. Make the picture smaller, or cut out the digit."
@@ -272,9 +277,9 @@ def _decode_bytes(content: bytes, name: str) -> Images:
         ) from None
 
 
-def _frames(source: str | BytesIO) -> int:
+def _frames(image: Image.Image) -> int:
     """How many frames a picture that `decode` could read has; a telephone's JPEG with a preview has one."""
-    with contextlib.suppress(OSError, ValueError, EOFError, SyntaxError), Image.open(source) as image:
+    with contextlib.suppress(OSError, ValueError, EOFError, SyntaxError):
         return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
     return 1
 

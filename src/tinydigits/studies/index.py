@@ -15,8 +15,9 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tinydigits.errors import RunError, StorageError
 from tinydigits.storage import user_cache, write_bytes
@@ -83,11 +84,10 @@ class Listing:
     unfinished: list[str]  # studies that have no study.json yet
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(NamedTuple):
     """A file that should be a record. `stamp` changes when it or the verdict beside it does.
 
-    Paths are texts here: with ten thousand of them, pathlib would take most of the time.
+    Paths are texts here: with ten thousand of them, pathlib would take most of the time. So would a frozen dataclass.
     """
 
     directory: str
@@ -152,23 +152,27 @@ def read_records(directories: Sequence[Path], *, runs: bool = False) -> Listing:
     unfinished: dict[str, str] = {}
     for directory in directories:
         root = str(directory.resolve())
+        shown = partial(_shown, root, str(directory))
         walk = _walk(root)
-        for found, record, problem in _indexed(root, walk.found, runs):
+        for found, record, problem in _indexed(root, walk.found, runs, shown):
             if record is not None:
-                records.setdefault(found.place, replace(record, path=_shown(found.place, root, directory)))
+                records.setdefault(found.place, record)
             if problem is not None:
-                problems.setdefault(found.place, f"{_shown(found.directory, root, directory)}/{problem}")
+                problems.setdefault(found.place, f"{shown(found.directory)}/{problem}")
         for path, problem in walk.problems:
-            problems.setdefault(path, f"{_shown(path, root, directory)} ({problem})")
-        unfinished |= {path: _shown(path, root, directory) for path in walk.unfinished}
+            problems.setdefault(path, f"{shown(path)} ({problem})")
+        unfinished |= {path: shown(path) for path in walk.unfinished}
     return Listing(
         sorted(records.values(), key=lambda record: record.path), sorted(problems.values()), sorted(unfinished.values())
     )
 
 
-def _shown(path: str, root: str, directory: Path) -> str:
-    """As the user would write it: below the directory that was named."""
-    return str(directory / path[len(root) :].lstrip("/"))
+def _shown(root: str, directory: str, path: str) -> str:
+    """As the user would write it: below the directory that was named, in the words of pathlib."""
+    below = path[len(root) :].lstrip("/")
+    if not below or directory == ".":
+        return below or directory
+    return f"{directory.rstrip('/')}/{below}"
 
 
 def ranked(records: Iterable[Record], key: str) -> list[Record]:
@@ -337,8 +341,10 @@ def _records_in(
         yield _Found(directory, name, kinds.get(name, "proof"), member, stamp, stats[0].st_mtime)
 
 
-def _indexed(root: str, found: Sequence[_Found], runs: bool) -> Iterator[tuple[_Found, Record | None, str | None]]:
-    """Each with its record, if it is asked for, and its problem.
+def _indexed(
+    root: str, found: Sequence[_Found], runs: bool, shown: Callable[[str], str]
+) -> Iterator[tuple[_Found, Record | None, str | None]]:
+    """Each with its record, if it is asked for, under the path that is shown, and its problem.
 
     From the index where it knows the file as it is, else from the file.
     """
@@ -348,17 +354,20 @@ def _indexed(root: str, found: Sequence[_Found], runs: bool) -> Iterator[tuple[_
         changed: list[_Row] = []
         gone = set(known)
         for each in found:
-            key, stamp = os.fsencode(each.place), f"{each.kind} {each.member} {each.stamp}"
+            place = each.place
+            key, stamp = os.fsencode(place), f"{each.kind} {each.member} {each.stamp}"
             gone.discard(key)
             wanted = each.kind == "run" if runs else not each.member
             row = known.get(key)
             try:
                 if row is None or row[1] != stamp:
                     raise KeyError(key)
-                record, problem = Record(**json.loads(row[2])) if wanted and row[2] else None, row[3]
+                known_as = json.loads(row[2]) if wanted and row[2] else None
+                record, problem = Record(**{**known_as, "path": shown(place)}) if known_as else None, row[3]
             except (KeyError, ValueError, TypeError):  # new, changed, or its row is damaged
                 record, problem = each.read()
                 changed.append((key, stamp, json.dumps(asdict(record)) if record else None, problem))
+                record = record and replace(record, path=shown(place))
             yield each, record if wanted else None, problem
         if changed or gone:
             connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", changed)

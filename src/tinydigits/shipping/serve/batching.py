@@ -24,7 +24,8 @@ Images = NDArray[np.uint8]
 
 BATCH = 64  # pictures, from which on no more requests join; a single request may bring more
 LIGHT = 16  # pictures that the network reads on the event loop
-SLICE = 0.003  # seconds; shorter ones would let clients that try again at once keep the loop from its work
+SLICE = 0.001  # seconds of work between two turns of the loop, at least …
+SHARE = 0.25  # … and this share of the last turn, so that clients that try again at once do not keep it from its work
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +43,13 @@ class _Job:
     prepare: Callable[[], Images]
     pictures: int
     answer: "asyncio.Future[Reading]"
+    since: float  # by `time.perf_counter`
 
 
 class Batcher:
-    """The queue of one network. `report` is told the size of each batch."""
+    """The queue of one network. `report` is told the pictures of each batch, and its seconds from queue to answer."""
 
-    def __init__(self, network: Network, pool: Executor, report: Callable[[int], None]) -> None:
+    def __init__(self, network: Network, pool: Executor, report: Callable[[int, float], None]) -> None:
         self._network = network
         self._pool = pool
         self._report = report
@@ -60,7 +62,7 @@ class Batcher:
         Raises:
             Exception: what `prepare` raises.
         """
-        job = _Job(prepare, pictures, asyncio.get_running_loop().create_future())
+        job = _Job(prepare, pictures, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._waiting.append(job)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
@@ -90,11 +92,11 @@ class Batcher:
             logits = await self._logits(images)
             graph = self._network.graph
             predictions = judge_logits(images, logits, graph.temperature, graph.threshold)
+            self._report(len(images), time.perf_counter() - jobs[0].since)
         except Exception as error:
             for job, _ in ready:
                 _settle(job, error)
             return
-        self._report(len(images))
         start = 0
         for job, own in ready:
             part = slice(start, start := start + len(own))
@@ -111,15 +113,16 @@ class Batcher:
 
 async def _prepared(jobs: list[_Job]) -> list[tuple[_Job, Images]]:
     ready = []
-    since = time.perf_counter()
+    slice_, since = SLICE, time.perf_counter()
     for job in jobs:
         try:
             ready.append((job, job.prepare()))
         except Exception as error:
             _settle(job, error)
-        if time.perf_counter() - since > SLICE:
+        if (now := time.perf_counter()) - since > slice_:
             await asyncio.sleep(0)  # the loop's turn
             since = time.perf_counter()
+            slice_ = max(SLICE, SHARE * (since - now))
     return ready
 
 

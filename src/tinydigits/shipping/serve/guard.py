@@ -31,6 +31,7 @@ _HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
 _POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_OVERLOADED = overloaded().response()  # made once: whoever has no time says so in a hurry
 
 
 def guarded(app: ASGIApp, service: Service) -> ASGIApp:
@@ -46,12 +47,12 @@ def guarded(app: ASGIApp, service: Service) -> ASGIApp:
             try:
                 _check_head(exchange, service)
                 scope["body"] = await _read_body(exchange, service.capacity)
-                if scope["method"] == "POST" and service.capacity.full:
-                    raise overloaded()  # here already, because routing takes as long as refusing
             except RefusedError as refusal:
-                await refusal.response()(scope, exchange.receive, exchange.send)
+                answer: ASGIApp = refusal.response()
             else:
-                await app(scope, exchange.receive, exchange.send)
+                # here already, because routing takes longer than refusing
+                answer = _OVERLOADED if scope["method"] == "POST" and service.capacity.full else app
+            await answer(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = _CLIENT_GONE
         finally:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tinydigits.errors import ServeError
 from tinydigits.settings import between
 
-WAITING = 24  # requests; at 600 a second they wait for 40 milliseconds
+WAITING = 24  # requests; at 1,000 a second they wait for 24 milliseconds
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Options:
         host: An address of this machine, by name or number.
         port: 0: a free one is taken.
         workers: Processes that share the port.
-        waiting: Requests that may be in work at a time, in each process; what comes beyond is refused at once.
+        waiting: Requests that may be in work at a time, at most, in each process; fewer while they are answered late
+            (see `service.Capacity`). What comes beyond is refused at once.
         token: Without it in their `Authorization`, requests are refused; None: all are welcome.
         origins: Web sites whose scripts may read answers (CORS), such as `https://example.org`.
         allow_remote: Whether others than this machine may connect.

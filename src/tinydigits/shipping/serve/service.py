@@ -16,20 +16,42 @@ from tinydigits.shipping.serve.refusals import overloaded, unknown_model
 THREADS = 2  # for heavy work: large pictures and batches
 MAX_HELD = 64 << 20  # bytes of bodies that are on their way in
 _SHARE = 16  # pictures that weigh as much as one request more
+LATE = 0.010  # seconds from taking a request on to its answer, beyond which fewer are taken on …
+LATE_EACH = 0.0004  # … and seconds more for each picture that was read together with it
+LEAST = 8  # requests in work that are taken on however late they are answered
+_LESS, _MORE = 0.9, 0.2  # times the limit, after a late batch; requests, after another one
 
 
 class Capacity:
-    """How much is taken on: requests in work, and bytes on their way in. What comes beyond is refused at once."""
+    """How much is taken on: requests in work, and bytes on their way in. What comes beyond is refused at once.
+
+    How many requests in work are answered in good time depends on the machine, and on what else it does. So their
+    number follows what is measured, between `LEAST` and `size`: down by a tenth, up by small steps (as TCP has it:
+    additive increase, multiplicative decrease; Chiu and Jain, 1989).
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.taken = 0
+        self._limit = float(size)
         self._held = 0
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be in work now."""
+        return int(self._limit)
 
     @property
     def full(self) -> bool:
         """Whether not even the smallest request would be taken on."""
-        return self.taken >= self.size
+        return self.taken >= self.limit
+
+    def adapt(self, pictures: int, seconds: float) -> None:
+        """A batch was answered, so many seconds after its first request was taken on."""
+        if seconds > LATE + LATE_EACH * pictures:
+            self._limit = max(self._limit * _LESS, min(LEAST, self.size))
+        else:
+            self._limit = min(self._limit + _MORE, self.size)
 
     @contextmanager
     def work(self, pictures: int) -> Iterator[None]:
@@ -38,8 +60,8 @@ class Capacity:
         Raises:
             RefusedError: there is too much already (503).
         """
-        weight = min(1 + pictures // _SHARE, self.size)
-        if self.taken + weight > self.size:
+        weight = min(1 + pictures // _SHARE, self.limit)
+        if self.taken + weight > self.limit:
             raise overloaded()
         self.taken += weight
         try:
@@ -90,5 +112,6 @@ class Service:
         """The queue of a network."""
         return self._batchers[network.name]
 
-    def _count_batch(self, name: str, pictures: int) -> None:
+    def _count_batch(self, name: str, pictures: int, seconds: float) -> None:
         self.metrics.batches.labels(name).observe(pictures)
+        self.capacity.adapt(pictures, seconds)
