@@ -1,15 +1,16 @@
 """Many runs on processes and on Ray: `make benchmark-scale` → results/scale.json, docs/scale.md. Needs MNIST.
 
 Studies of one-minute runs by both engines, in turns; then runs that nobody trains, to see what the process that sends
-them out and takes them in can do: it handles them as if they were real. The whole takes about 40 minutes on two idle
-cores; `--section NAME` measures only a part, and leaves the other figures as they are. `--tiny` tries all of it in a few
-minutes on few digits, and writes nothing.
+them out and takes them in can do: it handles them as if they were real; and what a search reckons a second. The whole
+takes about 40 minutes on two idle cores; `--section NAME` measures only a part, and leaves the other figures as they
+are. `--tiny` tries all of it in a few minutes on few digits, and writes nothing.
 """
 
 import argparse
 import functools
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -22,14 +23,18 @@ from typing import Any
 
 from benchmarks.measure import ROOT, alternate, figure, fill, ratio, with_section, write_evidence
 from tinydigits.data.sources import load_dataset
+from tinydigits.models.budget import load_budget
 from tinydigits.studies import ray_engine
 from tinydigits.studies.ray_worker import Files, Order, keep_files
 from tinydigits.studies.runners import Engine, Job, JobDone, run_local
+from tinydigits.studies.space import Tally, fit, random_shape, space_under
 from tinydigits.training.config import RunConfig
 from tinydigits.training.recipes import get_recipe
 
 COMMAND = "make benchmark-scale"
 MODEL = "plain-9k"
+BUDGET = "era-s7"
+_COST_ROUNDS = 5
 WORKERS = 1_000  # for which the page reckons
 CORES = 16  # of a machine of that cluster
 LINK_BYTES = 125e6  # a second: one gigabit
@@ -45,9 +50,10 @@ class Size:
     rounds: int = 3
     recorded: int = 10_000
     messages: int = 2_000
+    candidates: int = 20_000
 
 
-TINY = Size(data="optdigits", epochs=2, rounds=1, recorded=100, messages=100)
+TINY = Size(data="optdigits", epochs=2, rounds=1, recorded=100, messages=100, candidates=1_000)
 
 
 def main() -> None:
@@ -148,10 +154,27 @@ def recorded_figures(size: Size) -> list[dict[str, Any]]:
     ]
 
 
+def cost_figures(size: Size) -> list[dict[str, Any]]:
+    """Candidates of a search described, costed and held against the budget a second."""
+    budget, rates = load_budget(BUDGET), []
+    assert budget.max_epochs is not None
+    space = space_under(budget)
+    for turn in range(_COST_ROUNDS):
+        draws, tally = random.Random(turn), Tally()
+        started = time.perf_counter()
+        while tally.costed < size.candidates:
+            fit(random_shape(space, draws), budget, budget.max_epochs, tally)
+        rates.append(round(tally.costed / (time.perf_counter() - started)))
+    rate = round(statistics.median(rates))
+    name = f"search under {BUDGET}: candidates described, costed and judged, one core"
+    return [figure(name, rate, "candidates/s", ">= 10,000", rate >= 10_000, values=rates)]
+
+
 SECTIONS: dict[str, Callable[[Size], list[dict[str, Any]]]] = {
     "studies": study_figures,
     "driver": driver_figures,
     "recorded": recorded_figures,
+    "costs": cost_figures,
 }
 
 

@@ -3,28 +3,25 @@
     tinydigits search --budget era-s7 --minutes 30
 
 on an idle machine of two cores: half an hour of trials, then the proof, about ten minutes. A search that was begun is
-gone on with (studies/search-era-s7). How many candidates are costed a second is measured apart. `--quick`: a search of
-seconds on small digits, which writes nothing.
+gone on with (studies/search-era-s7). How many candidates are costed a second is in `make benchmark-scale`. `--quick`: a
+search of seconds on small digits, which writes nothing.
 """
 
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ROOT, figure, write_evidence
-from tinydigits.models.budget import load_budget
-from tinydigits.studies.space import Tally, fit, random_shape, space_under
 
 BUDGET, MINUTES = "era-s7", 30
 QUICK = 'dataset = "optdigits"\nmax_parameters = 1_500\nmax_epochs = 4\nmin_accuracy = 0.5\n'
-_COSTED = 20_000
-_KEPT = ("budget", "minutes", "workers", "kernels", "epochs", "recipe", "max_macs", "trials", "epochs_trained")
+_KEPT = (
+    "budget", "minutes", "workers", "kernels", "epochs", "recipe", "max_macs", "trials", "epochs_trained", "candidates",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -34,11 +31,11 @@ def main() -> None:
             budget = Path(place) / "quick.toml"
             budget.write_text(QUICK, encoding="utf-8")
             options = ["--data", "optdigits", "--minutes", "0.5", "--trials", "6", "--seeds", "3"]
-            figures(run_search(str(budget), [*options, "--out", str(Path(place) / "search")]), costs_a_second())
+            figures(run_search(str(budget), [*options, "--out", str(Path(place) / "search")]))
         return
     out = ROOT / "studies" / f"search-{BUDGET}"
     document = run_search(BUDGET, ["--data", "mnist", "--minutes", str(MINUTES), "--out", str(out)])
-    write_evidence("search", "make benchmark-search", figures(document, costs_a_second()))
+    write_evidence("search", "make benchmark-search", figures(document))
 
 
 def run_search(budget: str, options: list[str]) -> dict[str, Any]:
@@ -51,18 +48,7 @@ def run_search(budget: str, options: list[str]) -> dict[str, Any]:
     return document
 
 
-def costs_a_second() -> float:
-    """Candidates described, costed and held against the budget a second, on one core."""
-    budget, draws, tally = load_budget(BUDGET), random.Random(0), Tally()
-    space = space_under(budget)
-    assert budget.max_epochs is not None
-    started = time.perf_counter()
-    while tally.costed < _COSTED:
-        fit(random_shape(space, draws), budget, budget.max_epochs, tally)
-    return round(tally.costed / (time.perf_counter() - started))
-
-
-def figures(document: dict[str, Any], costs: float) -> list[dict[str, Any]]:
+def figures(document: dict[str, Any]) -> list[dict[str, Any]]:
     """The lines of the evidence."""
     verdict, chosen = document["verdict"], document["chosen"]
     what = f"search under {document['budget']}, {document['minutes']:g} minutes on {os.cpu_count()} cores"
@@ -86,14 +72,6 @@ def figures(document: dict[str, Any], costs: float) -> list[dict[str, Any]]:
         ),
         figure(f"{what}: workers busy while trials remain", busy, "%", ">= 90", busy >= 90),
         figure(f"{what}: networks over the budget that were built", built, "networks", "0", built == 0),
-        figure(
-            "candidates described, costed and judged, one core",
-            costs,
-            "a second",
-            ">= 10,000",
-            costs >= 10_000,
-            in_search=document["candidates"],
-        ),
     ]
 
 

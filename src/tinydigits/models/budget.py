@@ -5,10 +5,11 @@ The shipped budgets are the TOML files in `budgets/`; a user's own is such a fil
 
 import importlib.resources
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from tinydigits.errors import BudgetError, ConfigError, RunError
 from tinydigits.models.footprint import FormatBytes
@@ -215,8 +216,10 @@ def structural_clauses(budget: Budget, network: Counted, epochs: int | None) -> 
         )
         clauses.append(Clause("last3", LAST3, epochs, "failed", sentence))
     facts = vars(network.structure)
-    clauses += [_fact_clause(entry, facts, required=True) for entry in budget.require]
-    clauses += [_fact_clause(entry, facts, required=False) for entry in budget.forbid]
+    for entries, required in ((budget.require, True), (budget.forbid, False)):
+        for entry in entries:
+            there = tuple(fact for fact in entry.split(_OR) if facts[fact])
+            clauses.append(_fact_clause(entry, there, required=required))
     return tuple(clauses)
 
 
@@ -337,12 +340,12 @@ def _limit_clause(name: str, figure: int, limit: int, unit: str) -> Clause:
     return Clause(name, limit, figure, "met" if figure <= limit else "failed", sentence)
 
 
-def _fact_clause(entry: str, facts: Mapping[str, Any], *, required: bool) -> Clause:
-    alternatives = entry.split(_OR)
-    there = [fact for fact in alternatives if facts[fact]]
+@cache
+def _fact_clause(entry: str, there: tuple[str, ...], *, required: bool) -> Clause:
+    """`there`: those of the entry's alternatives that the network has. Kept, as a search asks all the time."""
     kept = bool(there) == required
     rule = "required" if required else "forbidden"
-    shown = "; ".join(_FACTS[fact][1] for fact in there) or "; ".join(_FACTS[fact][2] for fact in alternatives)
+    shown = "; ".join(_FACTS[fact][1] for fact in there) or "; ".join(_FACTS[fact][2] for fact in entry.split(_OR))
     state = f"{'and' if kept else 'but'} {'there' if there else 'absent'}"
     sentence = f"{_words(entry)} {rule}, {state}: {shown}"
     return Clause(entry, rule, bool(there), "met" if kept else "failed", sentence)

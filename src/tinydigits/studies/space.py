@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 from tinydigits.errors import BudgetError, ConfigError
@@ -83,6 +84,7 @@ START: Shape = {
 _STEPS = 4  # widths that are tried lie 1/4 apart, in channels of the first block
 _WIDEST = 64  # of the first block, in channels
 _TRIED = 2_000  # shapes, before a budget is said to be impossible
+_block = cache(Block)  # thousands of designs a second share their blocks
 _SAMPLE = Design((Block(4, pool="max"), Block(4)))  # what does not hang on head or dropout is the same in all designs
 
 
@@ -155,9 +157,9 @@ def design_of(shape: Shape, width: float) -> Design:
             ends = place == len(repeated) and stage < shape["stages"]
             pool: Pool = shape["pool"] if ends else "none"
             if not blocks:
-                blocks.append(Block(wide, kernel=shape["stem_kernel"], padding=padding, pool=pool))
+                blocks.append(_block(wide, shape["stem_kernel"], padding, False, 1, pool))
             else:
-                blocks.append(Block(wide, kernel, padding, separable, times, pool))
+                blocks.append(_block(wide, kernel, padding, separable, times, pool))
     design = Design(tuple(blocks), shape["head"], shape.get("dropout", 0.0))
     return _seen(design) if design.dropout else design
 
