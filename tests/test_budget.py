@@ -459,7 +459,9 @@ def test_train_judges_its_one_run(
     assert reason in result["verdict"]["reason"]
     shown = capsys.readouterr().out
     assert f"Budget mine ({result['verdict']['claim']}): {verdict}" in shown
-    assert ("tinydigits prove plain-9k --budget mine.toml" in shown) == (verdict == "plausible")
+    assert ("tinydigits prove --config runs/plain-9k-001/config.json --budget mine.toml" in shown) == (
+        verdict == "plausible"
+    )
 
 
 @pytest.mark.usefixtures("_elsewhere")

@@ -3,6 +3,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tinydigits.cli.arguments import run_config
 from tinydigits.cli.main import COMMANDS, main
 from tinydigits.data.sources import load_dataset
 from tinydigits.errors import DataNotFoundError
+from tinydigits.studies.prove import run_directory
 from tinydigits.training.config import RunConfig, config_from_dict
 
 SMALL = ["--data", "optdigits", "--epochs", "1", "--threads", "1"]
@@ -132,6 +134,16 @@ def test_a_config_file_is_taken_and_flags_go_before_it(tmp_path: Path) -> None:
     assert config.recipe.optimizer.learning_rate == 0.02
     assert config.recipe.batch_size == 64
     assert not (tmp_path / "runs/plain-9k-001/augmentation.png").exists()
+
+
+def test_what_a_run_was_made_with_proves_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("easy.toml").write_text('dataset = "optdigits"\nmin_accuracy = 0.05\n')
+    assert main(["train", "plain-9k", *SMALL, "--learning-rate", "0.02", "--budget", "easy.toml"]) == 0
+    command = capsys.readouterr().out.rpartition("with the same settings: tinydigits ")[2].splitlines()[0]
+    assert main([*shlex.split(command), "--seeds", "1"]) == 1  # a proof takes three
+    config = json.loads(Path("runs/plain-9k-001/config.json").read_text())
+    (study,) = Path("studies").iterdir()
+    assert json.loads(run_directory(study, 0).joinpath("config.json").read_text()) == config
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,9 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", metavar="N", type=int, help="instead of the recipe's")
     parser.add_argument("--batch-size", metavar="N", type=int, help="instead of the recipe's")
     parser.add_argument("--learning-rate", metavar="X", type=float, help="instead of the recipe's")
-    parser.add_argument("--config", metavar="FILE", type=Path, help=".toml or .json with a whole or partial run config")
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="run settings, .toml or .json, or a run's config.json"
+    )
 
 
 def add_engine(parser: argparse.ArgumentParser, *, stacked: bool = False) -> None:
@@ -134,13 +136,12 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
     """
     from dataclasses import asdict
 
-    from tinydigits.settings import read_settings
     from tinydigits.training.config import config_from_dict
     from tinydigits.training.recipes import MADE_FOR, get_recipe, own_recipe
 
     values: dict[str, Any] = {"model": MADE_FOR.get(arguments.recipe, DEFAULT_MODEL)}
     if arguments.config:
-        values |= read_settings(arguments.config)
+        values |= _read_config(arguments.config)
     for key in ("model", "data", "data_dir", "protocol", "seed", "device", "threads", "kernels"):
         if (given := getattr(arguments, key, None)) is not None:
             values[key] = str(given) if isinstance(given, Path) else given
@@ -158,3 +159,14 @@ def run_config(arguments: argparse.Namespace) -> "RunConfig":
         if arguments.learning_rate is not None and isinstance(optimizer, dict):
             recipe["optimizer"] = {**optimizer, "learning_rate": arguments.learning_rate}
     return config_from_dict(values, str(arguments.config or "command line"))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Settings of a run that somebody wrote, or the `config.json` that a run keeps."""
+    from tinydigits.settings import read_settings
+    from tinydigits.training.rundir import SCHEMA
+
+    values = read_settings(path)
+    if values.get("schema") == SCHEMA:
+        del values["schema"]
+    return values

@@ -115,8 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
         if result["verdict"]:
             print_plain(screen, _verdict_text(result), "bold" if budget else "")
             if budget and result["verdict"]["verdict"] == "plausible":
-                proof = f"To prove it, with the same recipe: tinydigits prove {result['model']}{flag}"
-                print_plain(screen, proof)
+                config = shlex.quote(str(training.directory.path / "config.json"))
+                print_plain(screen, f"To prove it, with the same settings: tinydigits prove --config {config}{flag}")
         print_plain(screen, f"Weights, curves and result: {training.directory.path}")
     return 1 if budget and result["verdict"]["verdict"] in ("failed", "not judged") else 0
 
