@@ -28,6 +28,12 @@ class Outcome:
     seconds: list[float] = field(default_factory=list)
     duration: float = 0.0
 
+    def add(self, other: "Outcome") -> None:
+        """Take in what became of further requests."""
+        self.statuses += other.statuses
+        self.seconds += other.seconds
+        self.duration += other.duration
+
     def counts(self) -> dict[int, int]:
         """How many of each status."""
         return dict(sorted(Counter(self.statuses).items()))
@@ -103,10 +109,14 @@ class Connection(asyncio.Protocol):
         """The status of the answer; `LOST` too if the connection has ended before."""
         if not self.open:
             return LOST
-        assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
+        self.send(request)
         return await self._answer
+
+    def send(self, data: bytes) -> None:
+        """Part of a request."""
+        assert self._transport is not None
+        self._transport.write(data)
 
     def close(self) -> None:
         """End it."""

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.load import Outcome, Place, closed_loop, get, open_loop, post, probe
+from benchmarks.load import Connection, Outcome, Place, closed_loop, get, open_loop, post, probe
 from benchmarks.measure import figure, write_evidence
 from tinydigits.data.sources import load_dataset
 
@@ -35,6 +35,7 @@ MODEL = "tiny-10k"
 BATCH = 64
 CONNECTIONS = 8  # of a client that asks as fast as it is answered
 SLOW = 200
+HALF_ROUNDS = 6  # of the real and of a bare server, in turns
 SHARED = "client and server share the cores"
 
 Figures = list[dict[str, Any]]
@@ -126,7 +127,7 @@ async def measure(running: Running, digits: Pictures, setting: Setting) -> Figur
     return [
         single_figure(speed),
         await batch_figure(running, digits, setting),
-        await half_figure(running, singles, capacity, setting),
+        *await half_figures(running, singles, capacity, setting),
         *await overload_figures(running, singles, capacity, setting),
         await slow_figure(running, singles, capacity, setting),
         *await mixed_figures(running, digits, singles, setting),
@@ -167,13 +168,30 @@ def tensor_request(digits: Pictures) -> bytes:
     return post(f"/v2/models/{MODEL}/infer", text + digits.tobytes(), header)
 
 
-async def half_figure(running: Running, singles: list[bytes], capacity: float, setting: Setting) -> dict[str, Any]:
-    """Open loop at half of what the closed loop reached."""
-    outcome = await open_loop(running.place, singles, capacity / 2, setting.half)
-    value = outcome.quantile(0.99)
-    title = f"POST /predict at half of capacity ({capacity / 2:.0f}/s, open loop, {setting.half:g} s): p99"
-    details = {"p50_ms": outcome.quantile(0.5), "statuses": outcome.counts()}
-    return figure(title, value, "ms", "< 15", value < 15, **details)
+async def half_figures(running: Running, singles: list[bytes], capacity: float, setting: Setting) -> Figures:
+    """Open loop at half of what the closed loop reached; in turns with a server that only calculates for as long."""
+    ours, bare = Outcome(), Outcome()
+    with bare_server(1 / capacity) as place:
+        for _ in range(HALF_ROUNDS):
+            for outcome, where in ((ours, running.place), (bare, place)):
+                outcome.add(await open_loop(where, singles, capacity / 2, setting.half / HALF_ROUNDS))
+    value, floor = ours.quantile(0.99), bare.quantile(0.99)
+    title = f"at half of capacity ({capacity / 2:.0f}/s, open loop, {setting.half:g} s): p99"
+    details = {"p50_ms": ours.quantile(0.5), "statuses": ours.counts()}
+    return [
+        figure(f"POST /predict {title}", value, "ms", "< 15", value < 15, **details),
+        figure(f"a bare server in turns with it, {title}", floor, "ms", None, None, p50_ms=bare.quantile(0.5)),
+    ]
+
+
+@contextlib.contextmanager
+def bare_server(seconds: float) -> Iterator[Place]:
+    """See bare_server.py."""
+    command = [sys.executable, "-m", "benchmarks.bare_server", str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield "127.0.0.1", int(process.stdout.readline())
+        process.kill()
 
 
 async def overload_figures(running: Running, singles: list[bytes], capacity: float, setting: Setting) -> Figures:
@@ -212,7 +230,7 @@ async def slow_figure(running: Running, singles: list[bytes], capacity: float, s
     """Connections that send a byte a second, beside usual requests."""
     stop = asyncio.Event()
     slow = [asyncio.create_task(dawdle(running.place, stop)) for _ in range(SLOW)]
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.5)
     outcome = await open_loop(running.place, singles, capacity / 2, setting.slow)
     stop.set()
     await asyncio.gather(*slow)
@@ -224,16 +242,14 @@ async def slow_figure(running: Running, singles: list[bytes], capacity: float, s
 
 async def dawdle(place: Place, stop: asyncio.Event) -> None:
     """A body that comes byte by byte, over and again as the server closes."""
+    await asyncio.sleep(random.random())  # or all would send at once, and the client itself would be late
     while not stop.is_set():
-        reader, writer = await asyncio.open_connection(*place)
-        writer.write(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n")
-        with contextlib.suppress(OSError):
-            while not stop.is_set() and not reader.at_eof():
-                writer.write(b"\x89")
-                await asyncio.sleep(1)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(reader.read(1), 0.001)
-        writer.close()
+        connection = await Connection.to(place)
+        connection.send(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n")
+        while connection.open and not stop.is_set():
+            connection.send(b"\x89")
+            await asyncio.sleep(1)
+        connection.close()
 
 
 async def mixed_figures(running: Running, digits: Pictures, singles: list[bytes], setting: Setting) -> Figures:
