@@ -130,6 +130,27 @@ def test_only_heavy_work_leaves_the_loop(network: Network, pool: ThreadPoolExecu
     assert where == [True, False, False]
 
 
+def test_a_single_request_does_not_wait_for_a_heavy_batch(network: Network) -> None:
+    gate = threading.Event()
+
+    def run(images: Pictures) -> NDArray[np.float32]:
+        if len(images) > LIGHT:
+            assert gate.wait(10)
+        return network.run(images)
+
+    async def mixed() -> list[int]:
+        batcher = Batcher(replace(network, run=run), two, lambda *_: None)
+        heavy = [asyncio.create_task(batcher.read(given_pictures(digits()[:BATCH]), BATCH)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        single = await asyncio.wait_for(batcher.read(given_pictures(digits()[:1]), 1), 5)
+        assert not any(task.done() for task in heavy)
+        gate.set()
+        return [len(reading.logits) for reading in [single, *await asyncio.gather(*heavy)]]
+
+    with ThreadPoolExecutor(2) as two:
+        assert asyncio.run(mixed()) == [1, BATCH, BATCH, BATCH]
+
+
 def test_capacity_counts_requests_and_many_pictures_as_more() -> None:
     capacity = Capacity(4)
     with capacity.work(1), capacity.work(15), capacity.work(16):

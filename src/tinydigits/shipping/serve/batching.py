@@ -3,7 +3,7 @@
 A single request is read at once. While one is read, others gather, and go through the network as one batch. All light
 work is done on the event loop, in slices: handing half a millisecond's work to a thread costs nearly as
 much again, and between two pictures the loop takes in what has arrived, so that health checks and refusals do not wait
-for a whole batch. Heavy work goes to threads.
+for a whole batch. Heavy work goes to threads, and meanwhile whoever else waits is served.
 """
 
 import asyncio
@@ -64,16 +64,22 @@ class Batcher:
         """
         job = _Job(prepare, pictures, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._waiting.append(job)
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
+        self._employ()
         return await job.answer
 
+    def _employ(self) -> None:
+        """Have a worker if anything waits: a task that takes batches, until it leaves with a heavy one."""
+        if self._waiting and self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+
     async def _work(self) -> None:
+        own = asyncio.current_task()
         try:
-            while self._waiting:
+            while self._waiting and self._worker is own:
                 await self._read(self._gathered())
         finally:
-            self._worker = None
+            if self._worker is own:
+                self._worker = None
 
     def _gathered(self) -> list[_Job]:
         jobs = [self._waiting.popleft()]
@@ -108,6 +114,8 @@ class Batcher:
             return np.empty((0, 10), np.float32)
         if len(images) <= LIGHT:
             return self._network.run(images)
+        self._worker = None
+        self._employ()
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._network.run, images)
 
 
