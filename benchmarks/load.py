@@ -28,12 +28,6 @@ class Outcome:
     seconds: list[float] = field(default_factory=list)
     duration: float = 0.0
 
-    def add(self, other: "Outcome") -> None:
-        """Take in what became of further requests."""
-        self.statuses += other.statuses
-        self.seconds += other.seconds
-        self.duration += other.duration
-
     def counts(self) -> dict[int, int]:
         """How many of each status."""
         return dict(sorted(Counter(self.statuses).items()))

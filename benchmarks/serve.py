@@ -1,6 +1,7 @@
 """The HTTP server under load, good and bad: `make benchmark-serve`.
 
-Writes results/serve.json. Needs MNIST and the extra `serve`. Takes 20 minutes. `--quick` takes one, and writes nothing.
+Writes results/serve.json. Needs MNIST and the extra `serve`. Takes 20 minutes; `--section NAME` measures only a part,
+and leaves the other figures as they are. `--quick` takes a minute, and writes nothing.
 
 Client and server share the machine's cores: the client takes about a third of what the server takes. The server is
 started as a user would, one process, with its access log (into a file).
@@ -14,6 +15,7 @@ import json
 import random
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.load import Connection, Outcome, Place, closed_loop, get, open_loop, post, probe
-from benchmarks.measure import figure, write_evidence
+from benchmarks.measure import figure, with_section, write_evidence
 from tinydigits.data.sources import load_dataset
 
 MODEL = "tiny-10k"
@@ -79,16 +81,15 @@ class Running:
 def main() -> None:
     """Measure all, then write the evidence."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--section", action="append", choices=SECTIONS, help="only this (default: all)")
     parser.add_argument("--quick", action="store_true", help="a minute in all; nothing is written")
-    quick = parser.parse_args().quick
-    setting = QUICK if quick else FULL
-    digits = load_dataset("mnist").test.images
-    figures = [start_figure(setting)]
-    with server() as running:
-        figures += asyncio.run(measure(running, digits, setting))
-        figures += stop_figures(running)
-    if not quick:
-        write_evidence("serve", "make benchmark-serve", figures)
+    arguments = parser.parse_args()
+    order = list(SECTIONS)
+    for section in arguments.section or SECTIONS:
+        figures = SECTIONS[section](QUICK if arguments.quick else FULL)
+        if not arguments.quick:
+            found = with_section("serve", section, figures)
+            write_evidence("serve", "make benchmark-serve", sorted(found, key=lambda f: order.index(f["section"])))
 
 
 @contextlib.contextmanager
@@ -107,7 +108,7 @@ def server() -> Iterator[Running]:
             process.communicate()
 
 
-def start_figure(setting: Setting) -> dict[str, Any]:
+def start_figures(setting: Setting) -> Figures:
     """From the command to the line that says that requests are taken."""
     seconds = []
     for _ in range(setting.starts):
@@ -115,12 +116,35 @@ def start_figure(setting: Setting) -> dict[str, Any]:
         with server():
             seconds.append(time.perf_counter() - begin)
     value = round(float(np.median(seconds)), 2)
-    return figure(f"start, command to first request, median of {len(seconds)}", value, "s", "< 2", value < 2)
+    return [figure(f"start, command to first request, median of {len(seconds)}", value, "s", "< 2", value < 2)]
+
+
+def load_figures(setting: Setting) -> Figures:
+    """As much as it can take, half of that, and twice."""
+    with server() as running:
+        return asyncio.run(measure(running, load_dataset("mnist").test.images, setting))
+
+
+def traffic_figures(setting: Setting) -> Figures:
+    """All kinds of requests for long, and the end."""
+    with server() as running:
+        return [
+            *asyncio.run(mixed_figures(running, load_dataset("mnist").test.images, setting)),
+            *stop_figures(running),
+        ]
+
+
+SECTIONS = {"start": start_figures, "load": load_figures, "traffic": traffic_figures}
+
+
+def single_requests(digits: Pictures) -> list[bytes]:
+    """A digit each."""
+    return [post("/predict", png(digit), "Content-Type: image/png") for digit in digits[:1000]]
 
 
 async def measure(running: Running, digits: Pictures, setting: Setting) -> Figures:
-    """All that is asked of one running server."""
-    singles = [post("/predict", png(digit), "Content-Type: image/png") for digit in digits[:1000]]
+    """How soon one running server answers."""
+    singles = single_requests(digits)
     await closed_loop(running.place, singles, CONNECTIONS, 1)  # warms up
     speed = await closed_loop(running.place, singles, CONNECTIONS, setting.speed)
     capacity = speed.rate()
@@ -130,7 +154,6 @@ async def measure(running: Running, digits: Pictures, setting: Setting) -> Figur
         *await half_figures(running, singles, capacity, setting),
         *await overload_figures(running, singles, capacity, setting),
         await slow_figure(running, singles, capacity, setting),
-        *await mixed_figures(running, digits, singles, setting),
     ]
 
 
@@ -170,18 +193,19 @@ def tensor_request(digits: Pictures) -> bytes:
 
 async def half_figures(running: Running, singles: list[bytes], capacity: float, setting: Setting) -> Figures:
     """Open loop at half of what the closed loop reached; in turns with a server that only calculates for as long."""
-    ours, bare = Outcome(), Outcome()
+    ours, bare = list[Outcome](), list[Outcome]()
     with bare_server(1 / capacity) as place:
         for _ in range(HALF_ROUNDS):
-            for outcome, where in ((ours, running.place), (bare, place)):
-                outcome.add(await open_loop(where, singles, capacity / 2, setting.half / HALF_ROUNDS))
-    value, floor = ours.quantile(0.99), bare.quantile(0.99)
-    title = f"at half of capacity ({capacity / 2:.0f}/s, open loop, {setting.half:g} s): p99"
-    details = {"p50_ms": ours.quantile(0.5), "statuses": ours.counts()}
-    return [
-        figure(f"POST /predict {title}", value, "ms", "< 15", value < 15, **details),
-        figure(f"a bare server in turns with it, {title}", floor, "ms", None, None, p50_ms=bare.quantile(0.5)),
-    ]
+            for outcomes, where in ((ours, running.place), (bare, place)):
+                outcomes.append(await open_loop(where, singles, capacity / 2, setting.half / HALF_ROUNDS))
+    title = f"at half of capacity ({capacity / 2:.0f}/s, open loop), p99, median of {HALF_ROUNDS} rounds"
+    found = []
+    for who, outcomes in (("POST /predict", ours), ("a bare server in turns with it,", bare)):
+        values = [outcome.quantile(0.99) for outcome in outcomes]
+        value = round(statistics.median(values), 2)
+        goal, reached = ("< 15", value < 15) if outcomes is ours else (None, None)
+        found.append(figure(f"{who} {title}", value, "ms", goal, reached, values=values))
+    return found
 
 
 @contextlib.contextmanager
@@ -252,9 +276,9 @@ async def dawdle(place: Place, stop: asyncio.Event) -> None:
         connection.close()
 
 
-async def mixed_figures(running: Running, digits: Pictures, singles: list[bytes], setting: Setting) -> Figures:
+async def mixed_figures(running: Running, digits: Pictures, setting: Setting) -> Figures:
     """Good and bad traffic, in random order; what it leaves behind."""
-    requests = [*singles[:60], *good_requests(digits), *bad_requests(digits)]
+    requests = [*single_requests(digits[:60]), *good_requests(digits), *bad_requests(digits)]
     random.Random(0).shuffle(requests)
     await closed_loop(running.place, requests, CONNECTIONS, setting.mixed / 10)  # pools and caches fill
     await asyncio.sleep(0.5)
