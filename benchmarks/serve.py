@@ -280,7 +280,7 @@ async def mixed_figures(running: Running, digits: Pictures, setting: Setting) ->
     """Good and bad traffic, in random order; what it leaves behind."""
     requests = [*single_requests(digits[:60]), *good_requests(digits), *bad_requests(digits)]
     random.Random(0).shuffle(requests)
-    await closed_loop(running.place, requests, CONNECTIONS, setting.mixed / 10)  # pools and caches fill
+    await closed_loop(running.place, requests, CONNECTIONS, setting.mixed / 5)  # pools and caches fill
     await asyncio.sleep(0.5)
     memory, files = running.memory(), running.files()
     outcome = await closed_loop(running.place, requests, CONNECTIONS, setting.mixed)
