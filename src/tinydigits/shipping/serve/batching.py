@@ -47,9 +47,13 @@ class _Job:
 
 
 class Batcher:
-    """The queue of one network. `report` is told the pictures of each batch, and its seconds from queue to answer."""
+    """The queue of one network.
 
-    def __init__(self, network: Network, pool: Executor, report: Callable[[int, float], None]) -> None:
+    `report` is told the pictures of each batch, and its seconds from queue to answer; these are None if a request of it
+    is heavy by itself, for then they say nothing of waiting.
+    """
+
+    def __init__(self, network: Network, pool: Executor, report: Callable[[int, float | None], None]) -> None:
         self._network = network
         self._pool = pool
         self._report = report
@@ -98,7 +102,8 @@ class Batcher:
             logits = await self._logits(images)
             graph = self._network.graph
             predictions = judge_logits(images, logits, graph.temperature, graph.threshold)
-            self._report(len(images), time.perf_counter() - jobs[0].since)
+            heavy = any(job.pictures > LIGHT for job in jobs)
+            self._report(len(images), None if heavy else time.perf_counter() - jobs[0].since)
         except Exception as error:
             for job, _ in ready:
                 _settle(job, error)

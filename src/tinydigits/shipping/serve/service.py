@@ -112,6 +112,7 @@ class Service:
         """The queue of a network."""
         return self._batchers[network.name]
 
-    def _count_batch(self, name: str, pictures: int, seconds: float) -> None:
+    def _count_batch(self, name: str, pictures: int, seconds: float | None) -> None:
         self.metrics.batches.labels(name).observe(pictures)
-        self.capacity.adapt(pictures, seconds)
+        if seconds is not None:
+            self.capacity.adapt(pictures, seconds)
