@@ -111,6 +111,15 @@ def with_section(name: str, section: str, figures: list[dict[str, Any]]) -> list
     return others + [{**f, "section": section} for f in figures]
 
 
+def write_section(
+    name: str, command: str, section: str, figures: list[dict[str, Any]], order: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Replace a section's figures in the evidence; returns all that stand there then, in the order of sections."""
+    found = sorted(with_section(name, section, figures), key=lambda each: order.index(each["section"]))
+    write_evidence(name, command, found)
+    return found
+
+
 def machine() -> dict[str, Any]:
     """What figures have to be read with."""
     facts = environment()

@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT, alternate, figure, fill, ratio, with_section, write_evidence
+from benchmarks.measure import ROOT, alternate, figure, fill, ratio, write_section
+from benchmarks.search import BUDGET
 from tinydigits.data.sources import load_dataset
 from tinydigits.models.budget import load_budget
 from tinydigits.studies import ray_engine
@@ -33,7 +34,6 @@ from tinydigits.training.recipes import get_recipe
 
 COMMAND = "make benchmark-scale"
 MODEL = "plain-9k"
-BUDGET = "era-s7"
 _COST_ROUNDS = 5
 WORKERS = 1_000  # for which the page reckons
 CORES = 16  # of a machine of that cluster
@@ -73,9 +73,7 @@ def main() -> None:
         if arguments.tiny:
             found += figures
             continue
-        order = list(SECTIONS)
-        found = sorted(with_section("scale", section, figures), key=lambda each: order.index(each["section"]))
-        write_evidence("scale", COMMAND, found)
+        found = write_section("scale", COMMAND, section, figures, list(SECTIONS))
     parts = {"scale-figures": _figures_table(found), "scale-reckoning": _reckoning(found)}
     if arguments.tiny:
         print(*parts.values(), sep="\n\n")

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.load import Connection, Outcome, Place, closed_loop, get, open_loop, post, probe
-from benchmarks.measure import figure, with_section, write_evidence
+from benchmarks.measure import figure, write_section
 from tinydigits.data.sources import load_dataset
 
 MODEL = "tiny-10k"
@@ -84,12 +84,10 @@ def main() -> None:
     parser.add_argument("--section", action="append", choices=SECTIONS, help="only this (default: all)")
     parser.add_argument("--quick", action="store_true", help="a minute in all; nothing is written")
     arguments = parser.parse_args()
-    order = list(SECTIONS)
     for section in arguments.section or SECTIONS:
         figures = SECTIONS[section](QUICK if arguments.quick else FULL)
         if not arguments.quick:
-            found = with_section("serve", section, figures)
-            write_evidence("serve", "make benchmark-serve", sorted(found, key=lambda f: order.index(f["section"])))
+            write_section("serve", "make benchmark-serve", section, figures, list(SECTIONS))
 
 
 @contextlib.contextmanager

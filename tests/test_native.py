@@ -50,8 +50,10 @@ def _gradients(
     return found.detach(), gradients, {name: b.clone() for name, b in model.named_buffers()}
 
 
-def _compare(model: nn.Module, images: Tensor, *, native_stages: bool = True, error: float = 1e-4) -> None:
-    """A step against the same in float64; gradients may be off by `error`, a share of their norm."""
+def _compare(
+    model: nn.Module, images: Tensor, *, native_stages: bool = True, error: float = 1e-4, zero: float = 1e-5
+) -> None:
+    """A step against the same in float64; gradients may be off by `error`, a share of their norm, and by `zero`."""
     labels = torch.randint(10, (len(images),), generator=torch.Generator().manual_seed(1))
     state = {name: value.clone() for name, value in model.state_dict().items()}
     network = NativeNetwork(model, MEAN, DEVIATION)
@@ -64,11 +66,9 @@ def _compare(model: nn.Module, images: Tensor, *, native_stages: bool = True, er
     wanted, wanted_gradients, wanted_buffers = _gradients(exact, lambda: exact(inputs), labels)
     torch.testing.assert_close(logits.double(), wanted, rtol=1e-4, atol=1e-4)
     assert gradients.keys() == wanted_gradients.keys()
-    # A gradient may be zero but for rounding, as that of a bias before a batch norm, so all of it together counts too.
-    whole = torch.cat([exactly.flatten() for exactly in wanted_gradients.values()]).norm()
     for name, gradient in gradients.items():
         exactly = wanted_gradients[name]
-        assert (gradient.double() - exactly).norm() <= error * exactly.norm() + 1e-5 * whole, name
+        assert (gradient.double() - exactly).norm() <= error * exactly.norm() + zero, name
     for name, buffer in buffers.items():
         torch.testing.assert_close(buffer.double(), wanted_buffers[name].double(), rtol=1e-5, atol=1e-6, msg=name)
 
@@ -133,7 +133,8 @@ def test_layers_without_kernels_are_done_by_pytorch() -> None:
         nn.Linear(12, 10), nn.LogSoftmax(dim=1),
     )  # fmt: skip
     assert [type(stage) for stage in stages_of(model)].count(Elsewhere) == 5
-    _compare(model, _images(), native_stages=False)
+    # The bias before a batch norm has no gradient but rounding: 1.4e-5 on an AMD EPYC, below 1e-5 elsewhere.
+    _compare(model, _images(), native_stages=False, zero=2e-5)
 
 
 def test_pictures_are_resampled_as_in_pytorch() -> None:
