@@ -76,7 +76,7 @@ def run_ray(
         ConfigError: the cluster cannot be reached, or is of another version.
         RunError: it has no room for a run, a job fails, or its worker dies too often.
     """
-    with _connected(address, workers, gpu_share) as ray:
+    with _connected(address, workers, gpu_share) as (ray, place):
         work = ray.remote(num_cpus=1, num_gpus=gpu_share or 0, max_retries=0)(_travelling_work())
         versions = {package: _public(version(package)) for package in _SAME}
         stored = functools.cache(functools.partial(_store, ray))
@@ -87,7 +87,7 @@ def run_ray(
             while len(running) < places and (number := queue.take()) is not None:
                 job = queue.taken[number]
                 parts = [ray.put(make_order(job)), stored(job.config.data, job.config.data_dir)]
-                running[work.remote(versions, parts)] = number
+                running[work.remote(versions, place, parts)] = number
 
         try:
             places = workers or _room(ray, gpu_share)
@@ -108,7 +108,7 @@ def run_ray(
 def _travelling_work() -> Callable[..., Iterator[dict[str, Any]]]:
     """What is run on a worker. Made in here, it travels as code, and so can say what the worker lacks."""
 
-    def work(versions: Mapping[str, str], parts: list[Any]) -> Iterator[dict[str, Any]]:
+    def work(versions: Mapping[str, str], place: str | None, parts: list[Any]) -> Iterator[dict[str, Any]]:
         from importlib.metadata import PackageNotFoundError, version
 
         import ray
@@ -127,7 +127,7 @@ def _travelling_work() -> Callable[..., Iterator[dict[str, Any]]]:
         from tinydigits.studies.ray_worker import carry_out
 
         order, digits = ray.get(parts)
-        yield from carry_out(order, digits)
+        yield from carry_out(order, digits, place)
 
     return work
 
@@ -184,8 +184,8 @@ def _stop(ray: Any, running: Mapping[Any, int]) -> None:
 
 
 @contextlib.contextmanager
-def _connected(address: str | None, workers: int | None, gpu_share: float | None) -> Iterator[Any]:
-    """Ray itself, within a cluster that has room for a run."""
+def _connected(address: str | None, workers: int | None, gpu_share: float | None) -> Iterator[tuple[Any, str | None]]:
+    """Ray itself, within a cluster that has room for a run; and the directory, if it has one, that goes with it."""
     for name, value in (_SETTINGS | (_ALONE if address is None else _ELSEWHERE)).items():
         os.environ.setdefault(name, value)
     if address is None and "RAY_AUTH_MODE" not in os.environ:
@@ -195,9 +195,11 @@ def _connected(address: str | None, workers: int | None, gpu_share: float | None
     vars(worker)["_worker_logs_enabled"] = False  # pages of Ray's own logs when a machine dies; `Event`s tell of that
     quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     with contextlib.ExitStack() as stack:
+        place = None
         if address is None:
-            place = tempfile.TemporaryDirectory(prefix="ray-", dir=_PLACE, ignore_cleanup_errors=True)
-            stack.enter_context(place)
+            place = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="ray-", dir=_PLACE, ignore_cleanup_errors=True)
+            )
             stack.callback(ray.shutdown)
             ray.init(
                 "local",
@@ -205,7 +207,7 @@ def _connected(address: str | None, workers: int | None, gpu_share: float | None
                 object_store_memory=_STORE_BYTES,
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
-                _temp_dir=place.name,
+                _temp_dir=place,
                 **quiet,
             )
         else:
@@ -217,7 +219,7 @@ def _connected(address: str | None, workers: int | None, gpu_share: float | None
         if not _room(ray, gpu_share):
             what = "core" if not gpu_share else "core with a GPU"
             raise RunError(f"The Ray cluster has no {what}, so no run has room in it. Add a machine that has one.")
-        yield ray
+        yield ray, place
 
 
 def _no_connection(address: str, error: BaseException) -> str:

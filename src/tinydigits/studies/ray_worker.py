@@ -62,16 +62,20 @@ def make_order(job: Job) -> Order:
     return Order(job, files, network, sys.argv)
 
 
-def carry_out(order: Order, digits: DigitData) -> Iterator[dict[str, Any]]:
-    """On the worker: do the job in a directory of its own; `files` stands in each message besides."""
+def carry_out(order: Order, digits: DigitData, place: str | None) -> Iterator[dict[str, Any]]:
+    """On the worker: do the job in a directory of its own; `files` stands in each message besides.
+
+    That directory is in `place` (None: where the machine has such), which goes with the cluster: a worker that is
+    killed cannot remove its files.
+    """
     sys.argv[:] = order.command  # as a process has it that the user's starts
     last: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="tinydigits-") as place:
+    with tempfile.TemporaryDirectory(prefix="tinydigits-", dir=place) as own:
         if order.network is not None:
             name, content = order.network
-            (Path(place) / name).write_bytes(content)
-            lend_copy(order.job.config.model, Path(place) / name)
-        directory = Path(place) / "run"
+            (Path(own) / name).write_bytes(content)
+            lend_copy(order.job.config.model, Path(own) / name)
+        directory = Path(own) / "run"
         if order.files:
             directory.mkdir()
             for name, content in order.files.items():
