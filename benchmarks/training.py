@@ -4,8 +4,8 @@ Writes results/training.json and docs/performance.md. Needs MNIST, a C compiler 
 and a half. Contenders run in processes of their own, in turns, with equal threads.
 
 The work is cut into sections, of at most 25 minutes each; `--section NAME`, which may be repeated, measures only these,
-and leaves the other figures as they are. `--again` is a second run: it puts what it measures beside the intervals of
-the first, and whether the two agree. `--quick` tries all, with few digits, in a minute or two, and writes nothing.
+and leaves the other figures as they are. `--again` is a second run, of the sections whose figures have intervals: it
+puts what it measures beside them, and whether the two agree. `--quick` tries all, with few digits, in a minute or two, and writes nothing.
 """
 
 import argparse
@@ -62,11 +62,11 @@ class Setting:
     peer_rounds: int = 5
     peer_epochs: int | None = None  # None: the whole recipe
     peer_digits: int = DIGITS
-    rounds: int = 9
+    rounds: int = 7
     steps: int = 20  # a round, of each network in each way
     profiled: int = 30  # steps
     study_seeds: int = 8
-    study_epochs: int = 3
+    study_epochs: int = 1
     study_rounds: int = 3
     networks: tuple[str, ...] = ()  # (): all
     epochs: int | None = None  # of sprint and dash; None: the recipe's
@@ -87,8 +87,10 @@ def main() -> None:
     way.add_argument("--quick", action="store_true", help="short, and nothing is written")
     arguments = parser.parse_args()
     sections = arguments.section or list(SECTIONS)
-    if arguments.again and (missing := set(sections) - {f["section"] for f in read_figures("training")}):
-        sys.exit(f"results/training.json has no first run on such a machine of: {', '.join(sorted(missing))}.")
+    if arguments.again:
+        sections = arguments.section or [name for name in SECTIONS if name not in ONCE]
+        if missing := set(sections) - {f["section"] for f in read_figures("training") if "interval" in f}:
+            sys.exit(f"results/training.json has no intervals from such a machine of: {', '.join(sorted(missing))}.")
     for section in sections:
         print(f"-- {section}", file=sys.stderr, flush=True)
         figures = SECTIONS[section](QUICK if arguments.quick else Setting())
@@ -379,6 +381,7 @@ SECTIONS: dict[str, Callable[[Setting], Figures]] = {
     "seeds": lambda setting: seeds("torch", setting),
     "seeds-native": lambda setting: seeds("native", setting),
 }
+ONCE = {*PEERS, "profiles"}  # measured once: no interval
 
 
 if __name__ == "__main__":
