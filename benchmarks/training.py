@@ -5,7 +5,8 @@ and a half. Contenders run in processes of their own, in turns, with equal threa
 
 The work is cut into sections, of at most 25 minutes each; `--section NAME`, which may be repeated, measures only these,
 and leaves the other figures as they are. `--again` is a second run, of the sections whose figures have intervals: it
-puts what it measures beside them, and whether the two agree. `--quick` tries all, with few digits, in a minute or two, and writes nothing.
+puts what it measures beside them, and whether the two agree. `--quick` tries all, with few digits, in a minute or two,
+and writes nothing.
 """
 
 import argparse
@@ -67,7 +68,7 @@ class Setting:
     profiled: int = 30  # steps
     study_seeds: int = 8
     study_epochs: int = 1
-    study_rounds: int = 3
+    study_rounds: int = 2
     networks: tuple[str, ...] = ()  # (): all
     epochs: int | None = None  # of sprint and dash; None: the recipe's
 

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def main() -> None:
             "export": _capture(["export", "tiny-10k", "--to", "c", "--int8"], Path(parent)),
             "inference": _inference_table(),
             "serve": _evidence_table("serve"),
+            "races": _evidence_table("training", ("sprint", "dash")),
             "figures": _evidence_table("loop"),
             "proof": _lucky_seed(),
             "verdicts": _verdict_table(),
@@ -115,12 +117,14 @@ def _zoo_table() -> str:
     return markdown_table("model|parameters>|MACs>|documented>|shipped weights>", rows)
 
 
-def _evidence_table(name: str) -> str:
+def _evidence_table(name: str, sections: Sequence[str] = ()) -> str:
+    """All figures of a file, or those of some sections that have a goal; and where they are from."""
     path = ROOT / "results" / f"{name}.json"
     if not path.exists():
         return f"Not measured yet: `make benchmark-{name}`."
     evidence = json.loads(path.read_text(encoding="utf-8"))
-    return "\n".join([_figure_table(evidence["figures"]), "", made_by(name, evidence)])
+    figures = [f for f in evidence["figures"] if not sections or (f["section"] in sections and f["goal"])]
+    return "\n".join([_figure_table(figures), "", made_by(name, evidence)])
 
 
 def _figure_table(figures: list[dict[str, Any]]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,11 +21,13 @@ from tinydigits.cli.main import main
 from tinydigits.data.dataset import DigitData
 from tinydigits.errors import TinydigitsError
 from tinydigits.evaluation.predictions import Evaluation
+from tinydigits.models.budget import Budget, accuracy_clause
 from tinydigits.reports import charts
+from tinydigits.reports.analysis import target_sentences
 from tinydigits.reports.html import report_page
 from tinydigits.reports.markup import heat_picture, tag
 from tinydigits.studies.compare import compare
-from tinydigits.studies.evidence import read_evidence
+from tinydigits.studies.evidence import Judgement, read_evidence
 from tinydigits.studies.exhibits import gather
 from tinydigits.training.config import RunConfig
 from tinydigits.training.run import train
@@ -110,6 +112,15 @@ def test_verdict_and_clauses_stand_on_top(study: Path, page: Page) -> None:
     for clause in verdict["clauses"]:
         assert clause["sentence"] in top
     assert top.index("✓ met tests") < top.index(verdict["clauses"][0]["sentence"])
+
+
+@pytest.mark.parametrize(("of", "words"), [("final", ""), ("last3", " as mean of the last three epochs")])
+def test_the_target_says_of_which_epochs(study: Path, of: Literal["final", "last3"], words: str) -> None:
+    budget = Budget("course", min_accuracy=0.994, accuracy_of=of)
+    clause = accuracy_clause(budget, mean=0.995, lower_bound=0.9945, n=5, data="mnist", protocol="final")
+    assert clause is not None
+    evidence = replace(read_evidence(study), judgements=(Judgement("course", "met", (clause,)),))
+    assert target_sentences(evidence) == [f"course: accuracy at least 99.40 %{words}."]
 
 
 def test_figures_are_those_of_the_files(study: Path, page: Page) -> None:

@@ -69,7 +69,8 @@ def _rule(clause: "Clause") -> str:
         return f"{words} {clause.limit}"
     if clause.clause == "accuracy":
         limit = f"{100 * clause.limit:.3f}".removesuffix("0") + " %"
-        return f"accuracy {'above' if f'above {limit}' in clause.sentence else 'at least'} {limit}"
+        mean = " as mean of the last three epochs" if "mean of the last 3 epochs" in clause.sentence else ""
+        return f"accuracy {'above' if f'above {limit}' in clause.sentence else 'at least'} {limit}{mean}"
     words = words.removesuffix("s") if clause.limit == 1 else words
     return f"{'at least' if clause.clause == 'last3' else 'at most'} {clause.limit:,.0f} {words}"
 
