@@ -37,6 +37,7 @@ from tinydigits.evaluation.statistics import mean_interval, mean_lower_bound
 from tinydigits.models.inspect import inspect_model
 from tinydigits.models.layers import Dropout
 from tinydigits.models.registry import create_model, list_models
+from tinydigits.reports.analysis import plural
 from tinydigits.training.recipes import MADE_FOR
 
 COMMAND = "make benchmark-training"
@@ -134,7 +135,8 @@ def race(recipe: str, setting: Setting) -> Figures:
     accuracies = [100 * result["accuracy"] for result in results]
     seconds = [cost.seconds for cost in costs]
     bound, interval = mean_lower_bound(accuracies), mean_interval(seconds)
-    what = f"{recipe} ({MADE_FOR[recipe]}, {results[0]['parameters']:,} parameters, {results[0]['epochs']} epochs)"
+    epochs = plural(results[0]["epochs"], "epoch")
+    what = f"{recipe} ({MADE_FOR[recipe]}, {results[0]['parameters']:,} parameters, {epochs})"
     mean = round(statistics.fmean(seconds), 1)
     spread = {"sd": round(statistics.stdev(accuracies), 3), "lower_bound": round(bound, 3)} if bound else {}
     return [
@@ -239,7 +241,7 @@ def whole_peer(name: str, setting: Setting) -> Figures:
     result = json.loads(cost.output)
     accuracy, seconds = round(100 * result["accuracy"], 2), round(cost.seconds, 1)
     return [
-        figure(f"{name}: test accuracy after {epochs} epochs", accuracy, "%", None, None, n=1),
+        figure(f"{name}: test accuracy after {plural(epochs, 'epoch')}", accuracy, "%", None, None, n=1),
         figure(f"{name}: whole recipe, wall-clock", seconds, "s", None, None, n=1),
         *_costs(name, [cost], [setting.peer_digits * epochs / sum(result["epoch_seconds"])]),
     ]
@@ -362,7 +364,7 @@ def seeds(kernels: str, setting: Setting) -> Figures:
     options += ["--quiet"]
     seconds = alternate({"study": study, "runs": runs}, setting.study_rounds)
     value, interval = ratio(seconds["study"], seconds["runs"])
-    what = f"{setting.study_seeds} seeds of tiny-10k, {epochs} epochs, --kernels {kernels}"
+    what = f"{setting.study_seeds} seeds of tiny-10k, {plural(epochs, 'epoch')}, --kernels {kernels}"
     title = f"{what}: prove / one run with {CORES} threads after another"
     details = {key: [round(s, 1) for s in values] for key, values in seconds.items()}
     return [

@@ -78,7 +78,7 @@ def test_a_budget_of_ones_own_is_named_after_its_file(tmp_path: Path) -> None:
     file = tmp_path / "watch.toml"
     file.write_text('max_macs = 500_000\nrequire = ["hidden_linear or dropout"]\nmin_accuracy = 1\n')
     expected = Budget("watch", max_macs=500_000, require=("hidden_linear or dropout",), min_accuracy=1.0)
-    assert load_budget(str(file)) == expected
+    assert load_budget(str(file)) == load_budget(file) == expected
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_the_claim_about_mnist_is_not_judged_on_other_digits(undisturbed: Path) 
 
 
 def test_the_same_config_gives_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
-    train(CONFIG, tmp_path / "again")
+    train(CONFIG, str(tmp_path / "again"))  # a path in whatever form
     assert _same_outcome(undisturbed, tmp_path / "again")
 
 

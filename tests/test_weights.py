@@ -219,7 +219,7 @@ def test_a_failed_save_leaves_the_old_weights_usable(path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("as_directory", [True, False])
 def test_a_run_directory_or_a_file_is_a_model(path: Path, as_directory: bool) -> None:
-    model, card = load_model(str(path.parent if as_directory else path))
+    model, card = load_model(path.parent if as_directory else str(path))
     assert card.model == "plain-9k"
     assert not model.training
     torch.manual_seed(1)

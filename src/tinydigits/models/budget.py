@@ -5,6 +5,7 @@ The shipped budgets are the TOML files in `budgets/`; a user's own is such a fil
 
 import importlib.resources
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -157,12 +158,13 @@ class Counted(Protocol):
     def structure(self) -> Structure: ...  # noqa: D102
 
 
-def load_budget(name_or_path: str) -> Budget:
+def load_budget(name_or_path: str | os.PathLike[str]) -> Budget:
     """A shipped budget by its name, or a user's own by the path of its `.toml` file, named after the file by default.
 
     Raises:
         ConfigError: there is none of that name, or the file is not a valid budget.
     """
+    name_or_path = os.fspath(name_or_path)
     if name_or_path.endswith(".toml"):
         path = Path(name_or_path)
     else:

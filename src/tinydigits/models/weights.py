@@ -9,6 +9,7 @@ import hashlib
 import importlib.resources
 import json
 import math
+import os
 import types
 import typing
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ def load_shipped(model: nn.Module, name: str) -> Card:
     return load_weights(model, path, name)
 
 
-def load_model(source: str) -> tuple[nn.Module, Card]:
+def load_model(source: str | os.PathLike[str]) -> tuple[nn.Module, Card]:
     """A trained network in evaluation mode, with its card.
 
     Args:
@@ -180,7 +181,7 @@ def load_model(source: str) -> tuple[nn.Module, Card]:
         WeightsError: weights or card are missing, damaged, or do not fit.
         ModelError: the user's network that the card names cannot be built.
     """
-    path = Path(source)
+    source, path = os.fspath(source), Path(source)
     if path.suffix == ".safetensors" or path.is_dir():
         if path.is_dir():
             path = path / FILE_NAME

@@ -1,5 +1,6 @@
 """One run from its config to its directory: prepare, train epoch by epoch, finish; resume in between."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -69,14 +70,18 @@ class Run:
         return count_parameters(self.state.model)
 
 
-def train(config: RunConfig, out: Path | None = None, budget: Budget | None = None) -> dict[str, Any]:
+def train(
+    config: RunConfig, out: str | os.PathLike[str] | None = None, budget: Budget | None = None
+) -> dict[str, Any]:
     """Train to the end and return the result, as it stands in `result.json`; it is judged by `budget`.
+
+    `out` is the directory of the run, a new one; by default the next free `runs/<model>-<number>`.
 
     Raises:
         BudgetError: the network or its training is over the budget; nothing is trained or written.
         TinydigitsError: whatever a user can cause, as a sentence.
     """
-    run = start_run(config, out, budget=budget)
+    run = start_run(config, Path(out) if out is not None else None, budget=budget)
     for _ in run_epochs(run):
         pass
     return finish_run(run)
