@@ -64,7 +64,7 @@ class Setting:
     peer_rounds: int = 5
     peer_epochs: int | None = None  # None: the whole recipe
     peer_digits: int = DIGITS
-    rounds: int = 7
+    rounds: int = 5
     steps: int = 20  # a round, of each network in each way
     profiled: int = 30  # steps
     study_seeds: int = 8
