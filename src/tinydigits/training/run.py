@@ -70,9 +70,7 @@ class Run:
         return count_parameters(self.state.model)
 
 
-def train(
-    config: RunConfig, out: str | os.PathLike[str] | None = None, budget: Budget | None = None
-) -> dict[str, Any]:
+def train(config: RunConfig, out: str | os.PathLike[str] | None = None, budget: Budget | None = None) -> dict[str, Any]:
     """Train to the end and return the result, as it stands in `result.json`; it is judged by `budget`.
 
     `out` is the directory of the run, a new one; by default the next free `runs/<model>-<number>`.
