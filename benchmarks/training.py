@@ -88,11 +88,10 @@ def main() -> None:
     way.add_argument("--again", action="store_true", help="hold a second run against the first")
     way.add_argument("--quick", action="store_true", help="short, and nothing is written")
     arguments = parser.parse_args()
-    sections = arguments.section or list(SECTIONS)
-    if arguments.again:
-        sections = arguments.section or [name for name in SECTIONS if name not in ONCE]
-        if missing := set(sections) - {f["section"] for f in read_figures("training") if "interval" in f}:
-            sys.exit(f"results/training.json has no intervals from such a machine of: {', '.join(sorted(missing))}.")
+    sections = arguments.section or [name for name in SECTIONS if not (arguments.again and name in ONCE)]
+    known = {f["section"] for f in read_figures("training") if "interval" in f}
+    if arguments.again and (missing := set(sections) - known):
+        sys.exit(f"results/training.json has no intervals from such a machine of: {', '.join(sorted(missing))}.")
     for section in sections:
         print(f"-- {section}", file=sys.stderr, flush=True)
         figures = SECTIONS[section](QUICK if arguments.quick else Setting())

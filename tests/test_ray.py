@@ -398,11 +398,11 @@ def _marked(mark: str) -> list[Path]:
     return found
 
 
-def _command(process: Path) -> bytes:
+def _command(process: Path) -> str:
     """Its command line; nothing if it has ended meanwhile."""
     with contextlib.suppress(OSError):
-        return (process / "cmdline").read_bytes()
-    return b""
+        return os.fsdecode((process / "cmdline").read_bytes())
+    return ""
 
 
 def _listening(processes: list[Path]) -> set[str]:
@@ -436,7 +436,8 @@ def test_a_cluster_of_its_own_listens_to_nobody_else_and_ends_with_ctrl_c(tmp_pa
         while "after 4 epochs" not in process.stderr.readline():
             assert process.poll() is None
         assert _listening(_marked(mark)) <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1 in both
-        places = {name for entry in _marked(mark) for name in re.findall(rb"/tmp/ray-\w+", _command(entry))}
+        cluster = re.escape(f"{ray_engine._PLACE}/ray-") + r"\w+"
+        places = {name for entry in _marked(mark) for name in re.findall(cluster, _command(entry))}
         assert len(places) == 1
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         rest = process.stderr.read()
@@ -448,5 +449,5 @@ def test_a_cluster_of_its_own_listens_to_nobody_else_and_ends_with_ctrl_c(tmp_pa
         assert time.monotonic() < deadline, [_command(entry) for entry in left]
         time.sleep(0.1)
     assert list((tmp_path / "temporary").iterdir()) == []
-    assert not Path(os.fsdecode(places.pop())).exists()  # the runs' files were there
+    assert not Path(places.pop()).exists()  # the runs' files were there
     assert not (tmp_path / ".ray").exists()  # where Ray would keep a token

@@ -178,7 +178,7 @@ def sprint() -> Recipe:
 
     `tinydigits train pyramid-9k --recipe sprint --threads 2 --kernels native`; `make benchmark-training` measures it.
     """
-    return replace(fast(), name="sprint", epochs=3, augmentation=_weaker(0.5, off_epochs=1))
+    return replace(fast(), name="sprint", epochs=3, augmentation=_augmentation(0.5, off_epochs=1))
 
 
 @recipe
@@ -286,11 +286,11 @@ def _longer(name: str, *, epochs: int, off_epochs: int, learning_rate: float, st
     """The record recipe for smaller networks, with augmentation so many times as strong."""
     base = record_20k()
     optimizer = replace(base.optimizer, learning_rate=learning_rate)
-    augmentation = _weaker(strength, off_epochs)
+    augmentation = _augmentation(strength, off_epochs)
     return replace(base, name=name, epochs=epochs, optimizer=optimizer, augmentation=augmentation)
 
 
-def _weaker(strength: float, off_epochs: int) -> Augmentation:
+def _augmentation(strength: float, off_epochs: int) -> Augmentation:
     """That of `fast`, so many times as strong."""
     usual = fast().augmentation
     return Augmentation(
