@@ -31,6 +31,7 @@ from tinydigits.data.sources import load_dataset
 from tinydigits.models import layers
 from tinydigits.models.registry import create_model
 from tinydigits.training.loop import Digits, Epoch, Step, fit, start_state
+from tinydigits.training.network import arranged
 from tinydigits.training.optim import make_optimizer
 from tinydigits.training.recipes import get_recipe
 
@@ -167,7 +168,7 @@ def _our_epoch(train: Dataset) -> float:
     torch.manual_seed(0)
     fast = get_recipe("fast")
     recipe = replace(fast, epochs=1, augmentation=replace(fast.augmentation, off_epochs=0))  # the contender augments
-    model = create_model("tiny-10k").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = arranged(create_model("tiny-10k"), torch.device("cpu"))
     digits = Digits(torch.from_numpy(train.images), torch.from_numpy(train.labels).long())
     judge = Digits(digits.images[:1], digits.labels[:1])
     start = time.perf_counter()
@@ -221,7 +222,7 @@ class _Pictures(TorchDataset[tuple[Tensor, int]]):
 
 def _dropout_steps(train: Dataset, kind: type[nn.Dropout] | None, steps: int = 30) -> float:
     torch.manual_seed(0)
-    model = create_model("bottleneck-9k").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = arranged(create_model("bottleneck-9k"), torch.device("cpu"))
     if kind is not None:
         for parent in model.modules():
             for name, child in parent.named_children():

@@ -1,8 +1,9 @@
 """Training steps of one network, in one way, as a process that stays warm: contenders of benchmarks/training.py.
 
-`python -m benchmarks.steps NETWORK WAY --threads N --steps K`: for each line on stdin it makes K steps of 128 digits
-and prints the seconds that they took. The ways: `eager`, a plain PyTorch loop over normalised tensors; `torch` and
-`native`, ours with either kernels. `matrix` multiplies 1024 × 1024 matrices K times, whatever the network.
+`python -m benchmarks.steps NETWORK WAY --threads N --steps K`: it warms up, says so by a line, and for each line on
+stdin makes K steps of 128 digits and prints the seconds that they took. The ways: `eager`, a plain PyTorch loop over
+normalised tensors; `torch` and `native`, ours with either kernels. `matrix` multiplies 1024 × 1024 matrices K times,
+whatever the network.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from tinydigits.models.registry import create_model
 from tinydigits.training.config import Optimizer, Recipe
 from tinydigits.training.loop import Digits, Epoch, Step, fit, start_state
 from tinydigits.training.memory import keep_freed_memory
+from tinydigits.training.network import arranged
 
 BATCH = 128
 SIDE = 1024  # of the matrices
@@ -37,7 +39,7 @@ def our_epochs(network: str, kernels: str, train: Digits, recipe: Recipe) -> Ite
     """Our loop over these digits, judged by two of them."""
     torch.manual_seed(0)
     keep_freed_memory()
-    model = create_model(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = arranged(create_model(network), torch.device("cpu"))
     judge = Digits(train.images[:2], train.labels[:2])
     return fit(start_state(model, recipe, train), train, judge, recipe, MEAN, DEVIATION, 0, kernels)
 
@@ -88,6 +90,7 @@ def main() -> None:
     else:
         work = _ours(arguments.network, arguments.way, digits(arguments.steps * BATCH))
     work()
+    print("warm", flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         work()

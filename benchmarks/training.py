@@ -1,7 +1,7 @@
 """Training speed on two CPU cores, side by side with what others use: `make benchmark-training`.
 
-Writes results/training.json and docs/performance.md. Needs MNIST, a C compiler and two idle cores, for about an hour
-and a half. Contenders run in processes of their own, in turns, with equal threads.
+Writes results/training.json and docs/performance.md. Needs MNIST, a C compiler and two idle cores, for about two
+hours. Contenders run in processes of their own, in turns, with equal threads.
 
 The work is cut into sections, of at most 25 minutes each; `--section NAME`, which may be repeated, measures only these,
 and leaves the other figures as they are. `--again` is a second run, of the sections whose figures have intervals: it
@@ -15,7 +15,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,16 @@ from typing import Any
 from benchmarks.measure import (
     Cost,
     alternate,
-    contender,
     figure,
     measured,
     ratio,
     read_figures,
+    started,
     with_section,
     write_evidence,
 )
 from benchmarks.peers import PEERS
-from benchmarks.steps import BATCH, SIDE
+from benchmarks.steps import BATCH, SIDE, WAYS
 from tinydigits.evaluation.statistics import mean_lower_bound
 from tinydigits.models.inspect import inspect_model
 from tinydigits.models.layers import Dropout
@@ -69,7 +68,7 @@ class Setting:
     profiled: int = 30  # steps
     study_seeds: int = 8
     study_epochs: int = 1
-    study_rounds: int = 2
+    study_rounds: int = 3
     networks: tuple[str, ...] = ()  # (): all
     epochs: int | None = None  # of sprint and dash; None: the recipe's
 
@@ -271,18 +270,25 @@ def loop(threads: int, setting: Setting) -> Figures:
     names = list(setting.networks or list_models())
     if threads > 1:  # where the native kernels take no dropout
         names = [name for name in names if not any(isinstance(m, Dropout) for m in create_model(name).modules())]
-    return [f for name in names for f in _steps(name, threads, setting)]
+    seconds: dict[str, dict[str, list[float]]] = {name: {way: [] for way in WAYS} for name in names}
+    # Round by round through all networks, each time in new processes: where a process lies in memory, and what else
+    # the machine does in these minutes, differ more than one round of a warm process from the next.
+    for turn in range(setting.rounds):
+        for name in names:
+            print(f"{name}, {plural(threads, 'thread')}, round {turn + 1}/{setting.rounds}", file=sys.stderr)
+            for way, values in _round(name, threads, setting).items():
+                seconds[name][way] += values
+    return [f for name in names for f in _steps(name, threads, seconds[name], setting)]
 
 
-def _steps(name: str, threads: int, setting: Setting) -> Figures:
-    ways = ("eager", "torch", "native", "matrix")
+def _round(name: str, threads: int, setting: Setting) -> dict[str, list[float]]:
     steps = ["--threads", str(threads), "--steps", str(setting.steps)]
-    with ExitStack() as stack:
-        contenders = {
-            way: stack.enter_context(contender([*PYTHON, "benchmarks.steps", name, way, *steps])) for way in ways
-        }
-        seconds = alternate(contenders, setting.rounds)
-    where = f"{name}, {threads} thread{'s' * (threads > 1)}"
+    with started({way: [*PYTHON, "benchmarks.steps", name, way, *steps] for way in WAYS}) as contenders:
+        return alternate(contenders, 1)
+
+
+def _steps(name: str, threads: int, seconds: dict[str, list[float]], setting: Setting) -> Figures:
+    where = f"{name}, {plural(threads, 'thread')}"
     common = {"network": name, "threads": threads, "n": setting.rounds}
     figures = []
     for way in ("torch", "native"):
@@ -294,7 +300,7 @@ def _steps(name: str, threads: int, setting: Setting) -> Figures:
         )
     # floating-point operations of a step and of as many products; times the ratio of their times
     work = BATCH * _operations(name) / MATRIX
-    for way in ways[:-1]:
+    for way in WAYS[:-1]:
         speed = round(BATCH * setting.steps / statistics.median(seconds[way]))
         figures.append(figure(f"{where}: {way}", speed, "images/s", None, None, kernels=way, **common))
         value, interval = ratio([100 * work * s for s in seconds["matrix"]], seconds[way])

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks.measure import contender, measured
+from benchmarks.measure import measured, ratio, started
 from benchmarks.profiles import KINDS, kind_of
 from benchmarks.training import _operations, accuracy_figures, beside
 from docs import performance
@@ -146,6 +147,17 @@ def test_a_command_is_measured_from_start_to_end() -> None:
     assert 60e6 < cost.peak_bytes < 200e6
 
 
-def test_a_contender_answers_round_by_round() -> None:
-    with contender(["python", "-c", "import sys\nfor n, _ in enumerate(sys.stdin): print(n, flush=True)"]) as measure:
-        assert [measure() for _ in range(3)] == [0, 1, 2]
+def test_contenders_answer_round_by_round() -> None:
+    code = "import sys\nprint('warm', flush=True)\nfor n, _ in enumerate(sys.stdin): print(n, flush=True)"
+    with started({"one": ["python", "-c", code], "other": ["python", "-c", code]}) as contenders:
+        assert [contenders["one"]() for _ in range(3)] == [0, 1, 2]
+        assert contenders["other"]() == 0
+
+
+def test_the_interval_of_few_rounds_is_as_wide_as_students() -> None:
+    chance = np.random.default_rng(3)
+    holds = 0
+    for _ in range(200):
+        _, (low, high) = ratio(list(np.exp(chance.normal(0, 0.05, 5))), [1.0] * 5, resamples=1000)
+        holds += low <= 1 <= high
+    assert 176 <= holds <= 200  # 95 % by name, some 92 of five values' resampled means; the plain one: 83

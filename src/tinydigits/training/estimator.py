@@ -22,6 +22,7 @@ from tinydigits.models.registry import create_model
 from tinydigits.settings import one_of
 from tinydigits.training.config import DEVICES, Recipe
 from tinydigits.training.loop import Digits, Epoch, fit, start_state
+from tinydigits.training.network import arranged
 from tinydigits.training.recipes import get_recipe, own_recipe
 from tinydigits.training.run import choose_device, to_device
 
@@ -101,7 +102,7 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.deviation_ = deviation or 1.0
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
             torch.manual_seed(seed)
-            network = create_model(self.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = arranged(create_model(self.model), device)
             train = to_device(digits, device)
             watched = Digits(train.images[:_WATCHED], train.labels[:_WATCHED])
             state = start_state(network, recipe, train)

@@ -241,6 +241,5 @@ def _accuracy(model: nn.Module, digits: Digits, mean: float, deviation: float, b
     right = torch.zeros((), dtype=torch.int64, device=digits.labels.device)
     with torch.inference_mode():
         for images, labels in zip(digits.images.split(batch_size), digits.labels.split(batch_size), strict=True):
-            inputs = normalise_tensor(images, mean, deviation).contiguous(memory_format=torch.channels_last)
-            right += (model(inputs).argmax(dim=1) == labels).sum()
+            right += (model(normalise_tensor(images, mean, deviation)).argmax(dim=1) == labels).sum()
     return int(right) / len(digits.labels)

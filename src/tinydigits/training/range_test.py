@@ -17,7 +17,7 @@ from tinydigits.errors import RunError
 from tinydigits.training.config import Recipe, RunConfig
 from tinydigits.training.draws import epoch_maps, epoch_order, seed_network, step_seeds
 from tinydigits.training.loop import Digits, TrainingState, start_state, steps_per_epoch, training_step
-from tinydigits.training.network import Network, make_network
+from tinydigits.training.network import Network, arranged, make_network
 from tinydigits.training.optim import set_learning_rate
 from tinydigits.training.run import build_network, to_device
 
@@ -46,7 +46,7 @@ def start_range_test(config: RunConfig) -> tuple[RunConfig, DigitData, Iterator[
     """
     config, model = build_network(config)
     device = torch.device(config.device)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = arranged(model, device)
     data = load_dataset(config.data, config.data_dir)
     train = to_device(data.split(config.protocol)[0], device)
     mean, deviation = pixel_statistics(data.train)

@@ -25,6 +25,7 @@ from tinydigits.training.checkpoint import load_state, save_state
 from tinydigits.training.config import RunConfig
 from tinydigits.training.loop import Digits, Epoch, Step, TrainingState, averaged_weights, fit, start_state
 from tinydigits.training.memory import keep_freed_memory
+from tinydigits.training.network import arranged
 from tinydigits.training.recipes import is_named
 from tinydigits.training.rundir import (
     SCHEMA,
@@ -256,7 +257,7 @@ def _prepare(
     if budget and inspection:
         refuse(budget, inspection, config.recipe.epochs)
     device = torch.device(config.device)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = arranged(model, device)
     data = data or load_dataset(config.data, config.data_dir)
     train, judge = data.split(config.protocol)
     mean, deviation = pixel_statistics(data.train)
