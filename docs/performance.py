@@ -27,8 +27,8 @@ _HEAD = f"""<!-- made by `{COMMAND}`: change docs/performance.py, not this file 
 # How fast it trains
 
 What a training costs on two CPU cores, beside what others would use for the same. Contenders run in processes of their
-own, in turns, with equal threads; a ratio is the geometric mean over rounds, with a 95 % bootstrap interval. How to
-use it stands in [Faster training](how-to/kernels.md)."""
+own, in turns, with equal threads; a ratio is the geometric mean over rounds, with a 95 % bootstrap interval, expanded
+for few rounds as Hesterberg (2015) does. How to use it stands in [Faster training](how-to/kernels.md)."""
 
 _RACES = """Everything counts, from the start of the process to its end: imports, digits, training, judging after each epoch,
 pictures. `sprint` has to have its lower bound at 99.4 % on the test digits, `dash` at 99.0 %. Behind the mean of a whole
@@ -40,9 +40,10 @@ after each epoch, which is left out here. In each round a peer trains for one ep
 and the further epochs; each was also trained to its end once."""
 
 _LOOP = """Steps of 128 digits by a plain eager PyTorch loop over normalised float tensors, with PyTorch's own dropout, and by ours
-with either kernels; nothing is augmented. The last column is the share of the floating-point rate that a 1024 × 1024
-matrix product reaches on the same threads. It counts the multiplications of convolutions and linear layers: forwards,
-for their weights' gradients and, but for the first layer, for their inputs'."""
+with either kernels; nothing is augmented. A round goes through all networks, each in new processes that have warmed up.
+The last column is the share of the floating-point rate that a 1024 × 1024 matrix product reaches on the same threads.
+It counts the multiplications of convolutions and linear layers: forwards, for their weights' gradients and, but for the
+first layer, for their inputs'."""
 
 _PROFILE = """Steps of `fast`: AdamW, every digit resampled. With native kernels by a clock around each kernel, a ReLU behind a batch
 norm being part of it; with PyTorch's by its profiler. Per cent of a step's wall-clock on one thread; `rest` is the loss,
@@ -68,7 +69,9 @@ Helped:
 - **Fewer epochs**: three for `sprint`, with half the augmentation, where five took 39.5 s; one for `dash`, without any, where
   two took 17.9 s. Two for `sprint` would be at the very edge of 99.4 %.
 - **Pooling before batch norm and ReLU** where the network is ours to choose: 33 → 26 s an epoch.
-- **Channels last**: a tenth to a third less for PyTorch's convolutions.
+- **Channels last**: a tenth to a third less for PyTorch's convolutions. But not for narrow networks: batch norm of 3 to 7
+  channels takes five to ten times as long with it on two threads, which write into one line of the cache. So the width of the
+  first convolution decides.
 - **Freed memory that is kept** for the next step: 13 to 29 % of a training's time.
 - **Native kernels**: 1.1 to 5 times as fast, the narrower the network the more.
 - **Calls planned once**, with their memory, instead of prepared in each step, and seeds set without asking every device:
