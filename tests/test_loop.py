@@ -1,3 +1,4 @@
+import copy
 import math
 from dataclasses import replace
 
@@ -8,9 +9,11 @@ from torch import nn
 from tinydigits.data.augment import Augmentation, random_maps
 from tinydigits.errors import DivergedError
 from tinydigits.models.layers import Dropout
+from tinydigits.models.registry import create_model
 from tinydigits.training.config import Optimizer, Recipe, Schedule
 from tinydigits.training.draws import epoch_maps, keyed_generator, step_seeds
 from tinydigits.training.loop import Digits, Epoch, Step, averaged_weights, fit, start_state, steps_per_epoch
+from tinydigits.training.network import arranged
 
 RECIPE = Recipe(
     name="test",
@@ -71,6 +74,29 @@ def test_fixed_seed_losses_stay_what_they_were() -> None:
     """A refactor keeps these; a change of numerics is stated in LOG.md and changes them here."""
     losses = [record.train_loss for record in _fit() if isinstance(record, Epoch)]
     assert losses == pytest.approx([2.4008, 1.6188, 1.3340], abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("name", "threads", "last"),
+    [("tiny-500", 1, False), ("tiny-1k", 1, True), ("tiny-2k", 2, False), ("tiny-5k", 2, True)],
+)
+def test_narrow_networks_are_laid_out_plainly(name: str, threads: int, last: bool) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        model = arranged(create_model(name), torch.device("cpu"))
+    finally:
+        torch.set_num_threads(before)
+    outputs = model[0](torch.zeros(2, 1, 28, 28))  # type: ignore[index]
+    assert outputs.is_contiguous(memory_format=torch.channels_last) == last
+
+
+def test_the_memory_format_changes_only_the_order_of_sums() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 5, stride=4), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 10))
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plain, other = ([r.train_loss for r in _fit(model=m) if isinstance(r, Epoch)] for m in (model, last))
+    assert plain == pytest.approx(other, abs=1e-4)
 
 
 @pytest.mark.parametrize(
