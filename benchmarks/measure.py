@@ -66,10 +66,7 @@ def started(commands: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Callabl
         for process in processes.values():
             assert process.stdout is not None
             process.stdout.readline()
-        yield {name: partial(_round, process) for name, process in processes.items()}
-        for process in processes.values():
-            assert process.stdin is not None
-            process.stdin.close()  # which ends it
+        yield {name: partial(_round, process) for name, process in processes.items()}  # leaving closes stdin: they end
 
 
 def _round(process: subprocess.Popen[str]) -> float:
