@@ -241,7 +241,7 @@ class _DropoutDraws:
 
         hooks = [self._whole.get_submodule(name).register_forward_pre_hook(note) for name in self._names]
         device = next(self._whole.parameters()).device
-        digits = torch.zeros(count, 1, 28, 28, device=device).contiguous(memory_format=torch.channels_last)
+        digits = torch.zeros(count, 1, 28, 28, device=device)
         with torch.no_grad():
             self._whole.eval()(digits)
         for hook in hooks:
