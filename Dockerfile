@@ -5,7 +5,7 @@ WORKDIR /source
 COPY constraints.txt ./
 # What the server takes at run time, which is less than the whole package does.
 RUN pip install --no-cache-dir --prefix /install --constraint constraints.txt \
-    numpy pillow safetensors rich shtab onnx onnxruntime fastapi uvicorn httptools prometheus-client
+    numpy pillow safetensors msgspec rich shtab onnx onnxruntime fastapi uvicorn httptools python-multipart prometheus-client
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN pip install --no-cache-dir --prefix /install --no-deps .

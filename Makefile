@@ -5,13 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test serve check format benchmark-loop benchmark-training benchmark-studies benchmark-search benchmark-coverage benchmark-inference benchmark-serve benchmark-scale proofs frontier ablations documents readme docs clean
+.PHONY: train test serve check format benchmark-loop benchmark-training benchmark-studies benchmark-search benchmark-coverage benchmark-inference benchmark-serve benchmark-scale proofs frontier ablations documents readme docs size clean
 
 train: $(VENV)/installed  ## train the default network; makes the environment first
-	$(BIN)/tinydigits train --kernels native
+	$(BIN)/tinydigits train
 
 test: $(VENV)/installed-dev  ## all but the slow tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 serve: $(VENV)/installed-serve  ## a page to draw on, and an HTTP interface
 	$(BIN)/tinydigits serve
@@ -42,7 +42,7 @@ benchmark-search: $(VENV)/installed-search  ## a search under a course's budget 
 benchmark-coverage: $(VENV)/installed  ## how often the intervals hold -> results/coverage.json, docs/statistics.md
 	$(BIN)/python -m benchmarks.coverage
 
-benchmark-inference: $(VENV)/installed-bench  ## exported forms against each other -> results/inference.json
+benchmark-inference: $(VENV)/installed-bench  ## exported networks against each other -> results/inference.json
 	$(BIN)/python -m benchmarks.inference
 
 benchmark-serve: $(VENV)/installed-serve  ## the HTTP server under load, good and bad -> results/serve.json
@@ -57,13 +57,13 @@ proofs: $(VENV)/installed  ## the studies behind shipped weights and verdicts ->
 frontier: $(VENV)/installed  ## the best networks of each size -> results/frontier.json
 	$(BIN)/python -m benchmarks.frontier
 
-ablations: $(VENV)/installed  ## what the documents only wonder about -> results/ablations.json
+ablations: $(VENV)/installed  ## what the documents' proposals are worth -> results/ablations.json
 	$(BIN)/python -m benchmarks.ablations
 
 documents: $(VENV)/installed  ## the pages on the five documents -> docs/documents
 	$(BIN)/python -m docs.documents
 
-readme: $(VENV)/installed-serve  ## the pictures and captures of README.md, made again
+readme: $(VENV)/installed-serve  ## the figures, captures and pictures of README.md and docs/, made again
 	$(BIN)/python -m docs.readme
 
 docs: export NO_MKDOCS_2_WARNING := 1
@@ -86,6 +86,9 @@ $(VENV)/installed-%: $(VENV)/installed
 $(VENV)/installed-bench: $(VENV)/installed-dev
 	$(INSTALL) emx-onnx-cgen==1.4.0
 	touch $@
+
+size:  ## lines of Python by package, beside those of the last tag
+	@$(PYTHON) benchmarks/size.py
 
 clean:
 	rm -rf $(VENV) build dist site src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

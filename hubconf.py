@@ -1,7 +1,7 @@
 """The networks for torch.hub: `torch.hub.load("…", "tiny_10k", pretrained=True)`.
 
-Each entry is a model of the zoo; `pretrained=True` loads the weights that ship with it, where there are any, and
-further keywords are the model's own options. Networks take float32 [N, 1, 28, 28], light ink on black, pixels as
+Each entry is a model of the zoo; `pretrained=True` loads its shipped weights, if there are any, and other keyword
+arguments are the model's own options. Networks take float32 [N, 1, 28, 28], light ink on black, pixels as
 (x / 255 − 0.1307) / 0.3081, and give logits [N, 10].
 """
 

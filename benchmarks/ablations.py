@@ -1,12 +1,11 @@
 """What the documents only wonder about, measured: `make ablations` → results/ablations.json.
 
 Two documents end with lists of what might help. Each entry is tried alone, as a variant of the network or of its
-recipe, with three seeds, and judged on held-out training digits: the test digits decide nothing here. Needs MNIST and
+recipe, with three seeds, and judged on validation digits: the test digits decide nothing here. Needs MNIST and
 three hours on two cores. Studies are kept in `studies/ablations`, and the same command goes on with what was begun.
 Name a network to do only its list: `python -m benchmarks.ablations plain-9k`.
 """
 
-import json
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -15,11 +14,13 @@ from typing import Any
 
 from benchmarks.measure import ROOT
 from tinydigits.data.augment import Augmentation
-from tinydigits.models.inspect import inspect_model
-from tinydigits.models.registry import create_model
+from tinydigits.inspection.inspect import inspect_model
+from tinydigits.models.factory import create_model
+from tinydigits.records import StudyResult
 from tinydigits.reports.tables import duration
 from tinydigits.storage import write_json
 from tinydigits.studies.compare import compare
+from tinydigits.studies.study import read_study
 from tinydigits.training.config import Recipe, Schedule
 from tinydigits.training.recipes import get_recipe
 
@@ -83,7 +84,18 @@ def _prove(trial: Trial) -> None:
     config = directory.with_suffix(".json")
     config.parent.mkdir(parents=True, exist_ok=True)
     write_json(config, {"model": trial.model, "recipe": asdict(trial.recipe)})
-    options = ["--config", str(config), "--protocol", "tune", "--data", "mnist", "--seeds", str(SEEDS)]
+    options = [
+        "--config",
+        str(config),
+        "--split",
+        "val",
+        "--data",
+        "mnist",
+        "--seeds",
+        str(SEEDS),
+        "--backend",
+        "torch",
+    ]
     print(f"{trial.network}: {trial.what}", flush=True)
     subprocess.run([sys.executable, "-m", "tinydigits", "prove", *options, "--out", str(directory)], check=True)
 
@@ -100,28 +112,28 @@ def write_results() -> None:
 
 
 def _row(trial: Trial, directory: Path, base: Path | None) -> dict[str, Any]:
-    study = json.loads((directory / "study.json").read_text(encoding="utf-8"))
+    study = read_study(directory)
     inspection = inspect_model(create_model(trial.model), name=trial.model)
     against = compare(directory, base) if base else None
     return {
         "network": trial.network,
         "what": trial.what,
         "model": trial.model,
-        "epochs": study["epochs"],
+        "epochs": study.epochs,
         "parameters": inspection.parameters,
         "macs": inspection.macs,
-        "judged_by": "5,000 held-out training digits",
-        "n": study["n"],
-        **study["final"],
-        "interval": study["interval"],
-        "time_seconds": sum(run["time_seconds"] for run in study["runs"]) / study["n"],
-        "difference": against and against["difference"],
-        "difference_interval": against and against["interval"],
-        "worth": against and _worth(against["difference"], against["interval"], study, inspection.macs),
+        "evaluated_on": "5,000 validation digits",
+        "n": study.n,
+        **study.final.as_dict(),
+        "interval": study.interval,
+        "time_seconds": sum(run.time_seconds for run in study.runs) / study.n,
+        "difference": against and against.difference,
+        "difference_interval": against and against.interval,
+        "worth": against and _worth(against.difference, against.interval, study, inspection.macs),
     }
 
 
-def _worth(difference: float, interval: list[float], study: dict[str, Any], macs: int) -> str:
+def _worth(difference: float, interval: tuple[float, float], study: StudyResult, macs: int) -> str:
     """What a change is worth, in a sentence."""
     low, high = interval
     points = f"{100 * difference:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
@@ -130,8 +142,8 @@ def _worth(difference: float, interval: list[float], study: dict[str, Any], macs
     elif high < 0:
         verdict = "It harms"
     else:
-        verdict = f"Not told apart from nothing by {study['n']} seeds"
-    run = duration(sum(run["time_seconds"] for run in study["runs"]) / study["n"])
+        verdict = f"No effect shown with {study.n} seeds"
+    run = duration(sum(run.time_seconds for run in study.runs) / study.n)
     return f"{verdict}: {points}, with {macs / 1e6:.2f} M MACs and {run} a run."
 
 

@@ -1,4 +1,4 @@
-"""A server that only calculates for a while and answers: what machine and client add to a request's time.
+"""A server that only calculates for a while, then responds: what machine and client add to a request's time.
 
     python -m benchmarks.bare_server SECONDS
 

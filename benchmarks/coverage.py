@@ -58,7 +58,7 @@ class Recipe:
 
     @cached_property
     def _tilt(self) -> float:
-        """The deviation of c that makes up for what chance mistakes leave of `sd`."""
+        """The std of c that makes up for what chance mistakes leave of `sd`."""
         rest = self.sd**2 - self._noise / DIGITS
         assert rest >= 0, "seeds that agree so little cannot vary so little"
         return math.sqrt(rest) / self._noise
@@ -78,7 +78,7 @@ class Recipe:
 
 
 RECIPES = {
-    # Its deviation is below the 0.077 points of independent mistakes, so seeds must mostly miss the same digits.
+    # Its std is below the 0.077 points of independent mistakes, so seeds must mostly miss the same digits.
     Recipe("steady", accuracy=0.994, sd=0.0005, agreement=0.65): "99.40 ± 0.05 %, as of a network trained to its end",
     Recipe("unsteady", accuracy=0.9695, sd=0.0026, agreement=0.4): "96.95 ± 0.26 %, as `plain-9k` after one epoch",
 }
@@ -179,7 +179,7 @@ def _table(figures: list[dict[str, Any]]) -> str:
         lines.append("")
     error = max(line["standard_error"] for line in figures)
     lines.append(
-        f"Shares of {STUDIES:,} simulated studies on {DIGITS:,} test digits each (standard error {error} points at "
+        f"Fractions of {STUDIES:,} simulated studies on {DIGITS:,} test digits each (standard error {error} points at "
         f"most; {RESAMPLES:,} resamples a bootstrap), made by `{COMMAND}`; kept in "
         "[results/coverage.json](../results/coverage.json)."
     )

@@ -1,4 +1,4 @@
-"""Every form of every shipped network, one picture at a time on one thread: `make benchmark-inference`.
+"""Every export of every shipped network, one picture at a time on one thread: `make benchmark-inference`.
 
 Writes results/inference.json. Needs MNIST, the extra `onnx`, the package emx-onnx-cgen (a general generator of C from
 ONNX, to compare with), a C compiler, Node.js, arm-none-eabi-gcc and qemu-system-arm. Takes half an hour to an hour.
@@ -6,10 +6,10 @@ ONNX, to compare with), a C compiler, Node.js, arm-none-eabi-gcc and qemu-system
 each, and keeps the other figures of such a machine. `--quick` tries all with one network, in few rounds, and writes
 nothing.
 
-Contenders get the same digits, as raw bytes, in turns, and their answers are held against the reference. C is timed by
-the clock within a compiled loop. onnxruntime is called from Python by its shortest way, with input and output bound
-beforehand; what this takes where the network only copies its input is stated beside it. The other generator gets the
-int8 network as QDQ, as it is exported, and with QLinearConv wherever that can stand; the faster one counts.
+Contenders get the same digits, as raw bytes, in turns, and their logits are compared with the reference. C is timed
+inside a compiled loop. onnxruntime is called from Python in the fastest way, with input and output bound beforehand;
+the time of such a call for a network that only copies its input is reported beside it. The other generator gets the
+int8 network as QDQ, as it is exported, and with QLinearConv wherever possible; the faster one counts.
 """
 
 import argparse
@@ -35,22 +35,25 @@ from benchmarks.cortex_m.emulator import run_firmware
 from benchmarks.measure import alternate, figure, ratio, with_section, write_evidence
 from tinydigits.compiler import find_compiler
 from tinydigits.data.dataset import DigitData
-from tinydigits.data.normalise import normalise
+from tinydigits.data.normalize import Normalization
 from tinydigits.data.sources import load_dataset
-from tinydigits.models.inspect import inspect_model
+from tinydigits.exporters.c.generate import arena_bytes, c_name, write_c
+from tinydigits.exporters.c.runner import FLAGS
+from tinydigits.exporters.fold import fold_network
+from tinydigits.exporters.formats import EXPORTERS
+from tinydigits.exporters.onnx import onnx_model, open_session
+from tinydigits.exporters.quantize import int8_graph
+from tinydigits.inference import graph as reference
+from tinydigits.inference import int8
+from tinydigits.inference.graph import Graph
+from tinydigits.inference.int8 import Int8Graph
+from tinydigits.inference.predict import classify
+from tinydigits.inference.store import load_graph, packaged_graph
+from tinydigits.inspection.inspect import inspect_model
+from tinydigits.models.factory import load_model
 from tinydigits.models.registry import list_models
-from tinydigits.models.weights import Card, load_model, packaged_weights
-from tinydigits.shipping import graph as reference
-from tinydigits.shipping import int8
-from tinydigits.shipping.c import arena_bytes, c_name, write_c
-from tinydigits.shipping.c_runner import FLAGS
-from tinydigits.shipping.export import FORMS, int8_graph
-from tinydigits.shipping.fold import fold_network
-from tinydigits.shipping.graph import Graph
-from tinydigits.shipping.int8 import Int8Graph
-from tinydigits.shipping.onnx import onnx_model, open_session
-from tinydigits.shipping.predict import predict
-from tinydigits.shipping.store import load_graph, packaged_graph
+from tinydigits.models.weights import packaged_weights
+from tinydigits.records import Card
 
 TINYDIGITS = [sys.executable, "-m", "tinydigits"]
 PREDICTOR = SMALLEST = "tiny-10k"
@@ -75,7 +78,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Network:
-    """A shipped network, in the forms that are compared."""
+    """A shipped network, in the formats that are compared."""
 
     model: nn.Module
     card: Card
@@ -84,8 +87,8 @@ class Network:
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """Of every picture: seconds [N] and logits [N, 10]. `stack_bytes` of a call, where that is known."""
+class Timed:
+    """Seconds [N] and logits [N, 10] of N pictures, and the `stack_bytes` of a call, if known."""
 
     seconds: NDArray[np.float64]
     logits: NDArray[Any]
@@ -94,9 +97,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Contender:
-    """`singly` answers one picture after the other; `batch`, where there is such a way, answers them all at once."""
+    """`singly` runs one picture after the other; `batch`, if possible, runs them all at once."""
 
-    singly: Callable[[Pictures], Answers]
+    singly: Callable[[Pictures], Timed]
     batch: Callable[[Pictures], Any] | None = None
 
 
@@ -109,7 +112,7 @@ class Program:
 
 
 def main() -> None:
-    """Measure section by section, and write the evidence after each."""
+    """Measure section by section, and write the results after each."""
     names = [name for name in list_models() if packaged_weights(name)]
     sections = ["cortex-m", "predict", *names]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,7 +134,7 @@ def main() -> None:
 
 
 def section_figures(section: str, data: DigitData, setting: Setting) -> Figures:
-    """What one section measures; but for the first two it is a network in all its forms."""
+    """What one section measures; but for the first two it is a network in all formats."""
     digits = data.test.images
     if section == "cortex-m":
         return cortex_m_figures(load_network(SMALLEST, data), digits[:1_000])
@@ -143,19 +146,20 @@ def section_figures(section: str, data: DigitData, setting: Setting) -> Figures:
 
 
 def cortex_m_figures(network: Network, digits: Pictures) -> Figures:
-    """The int8 C on an emulated Cortex-M4: what it takes there, and whether it answers as the reference does."""
+    """The int8 C on an emulated Cortex-M4: what it costs there, and whether it gives the bits of the reference."""
     with tempfile.TemporaryDirectory() as directory:
         write_c(network.int8, Path(directory))
         firmware = run_firmware(Path(directory), c_name(network.card.model), digits)
     same = int((firmware.logits == int8.run(network.int8, digits)).all(axis=1).sum())
     arena = arena_bytes(network.int8)
     flash, memory = firmware.flash_bytes, arena + firmware.stack_bytes
+    small = "<= 16384, stretch goal 8192"
     title = f"{network.card.model}, C int8 on Cortex-M4 (-Os):"
     apart = {"preprocessor_flash_bytes": firmware.preprocessor_flash_bytes}
     parts = {"arena_bytes": arena, "stack_bytes": firmware.stack_bytes, "picture_bytes_of_the_caller": 28 * 28}
     return [
         figure(f"{title} code and weights", flash, "bytes", "<= 24576", flash <= 24 * 1024, **apart),
-        figure(f"{title} arena and stack", memory, "bytes", "<= 16384, reach for 8192", memory <= 16 * 1024, **parts),
+        figure(f"{title} arena and stack", memory, "bytes", small, memory <= 16 * 1024, **parts),
         figure(f"{title} same bits as the reference", same, "digits", f"{len(digits)}", same == len(digits)),
         figure(f"{title} counted for one picture", firmware.instructions, "instructions", None, None),
     ]
@@ -172,7 +176,7 @@ def predict_figures(digits: Pictures, setting: Setting) -> Figures:
             picture = Image.fromarray(255 - digits[i]).resize((400, 400), Image.Resampling.BICUBIC)
             picture.save(Path(directory) / f"{i:05}.png")
         turns = {
-            "memory": lambda: seconds_of(lambda: predict(graph, digits)),
+            "memory": lambda: seconds_of(lambda: classify(graph, digits)),
             "files": lambda: command_seconds("predict", PREDICTOR, directory, "--json"),
             "start": lambda: command_seconds("predict", PREDICTOR, str(Path(directory) / "00000.png")),
         }
@@ -190,12 +194,12 @@ def predict_figures(digits: Pictures, setting: Setting) -> Figures:
 def export_figures(name: str) -> Figures:
     """Each export of a network, parity included, from process start to end."""
     figures = []
-    for form in FORMS:
-        for options in ([], ["--int8"]):
+    for exporter in EXPORTERS.values():
+        for options in ([], ["--int8"]) if exporter.needs_graph else ():
             with tempfile.TemporaryDirectory() as directory:
                 out = ["--out", str(Path(directory) / "out")]
-                seconds = round(command_seconds("export", name, "--to", form, *options, *out), 1)
-            title = f"{name}: export to {' '.join([form, *options])}, parity included"
+                seconds = round(command_seconds("export", name, "--to", exporter.name, *options, *out), 1)
+            title = f"{name}: export to {' '.join([exporter.name, *options])}, parity included"
             figures.append(figure(title, seconds, "s", "< 60", seconds < 60))
     return figures
 
@@ -220,7 +224,7 @@ def load_network(name: str, data: DigitData) -> Network:
 
 
 def network_figures(network: Network, digits: Pictures, setting: Setting, directory: Path) -> Figures:
-    """Speed and size of a network in all its forms; files go to `directory`."""
+    """Speed and size of a network in all formats; files go to `directory`."""
     name, pictures = network.card.model, digits[: setting.digits]
     whole, quantised = logits_only(network.graph), logits_only(network.int8)
     programs = {
@@ -251,9 +255,9 @@ def speed_figures(
     name: str, network: Network, contenders: Mapping[str, Contender], pictures: Pictures, setting: Setting
 ) -> Figures:
     """One picture on one thread: p50 and p99 of each contender, and the ratios that have goals."""
-    seen: dict[str, list[Answers]] = {key: [] for key in (*contenders, CAST)}
+    seen: dict[str, list[Timed]] = {key: [] for key in (*contenders, CAST)}
 
-    def median(key: str, contender: Callable[[Pictures], Answers]) -> float:
+    def median(key: str, contender: Callable[[Pictures], Timed]) -> float:
         """µs in this round."""
         seen[key].append(contender(pictures))
         return 1e6 * float(np.median(seen[key][-1].seconds))
@@ -264,31 +268,33 @@ def speed_figures(
         rounds = alternate(turns, setting.rounds)
     expected = {"float": reference.run(network.graph, pictures), "int8": int8.run(network.int8, pictures)}
     figures = []
-    for key, answers in seen.items():
-        seconds = 1e6 * np.concatenate([answer.seconds for answer in answers])
+    for key, runs in seen.items():
+        seconds = 1e6 * np.concatenate([run.seconds for run in runs])
         details: dict[str, Any] = {"p99": round(float(np.quantile(seconds, 0.99)), 2), "n": len(seconds)}
         if key != CAST:
             wanted = expected["int8" if "int8" in key else "float"]
-            same = share_as_reference(f"{name}, {key}", answers[0].logits, wanted)
+            same = check_predictions(f"{name}, {key}", runs[0].logits, wanted)
             details["read_as_reference"] = same
         median_of_all = round(float(np.median(seconds)), 2)
         figures.append(figure(f"{name}, {key}: one picture, p50", median_of_all, "µs", None, None, **details))
     return figures + ratio_figures(name, inspect_model(network.model, name=name).macs, rounds)
 
 
-def share_as_reference(title: str, logits: NDArray[Any], wanted: NDArray[Any]) -> float:
-    """The share of digits that are read as the reference reads them; too small a one ends the benchmark.
+def check_predictions(title: str, logits: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """The fraction of digits predicted as by the reference; too small a fraction ends the benchmark.
 
-    Int8 by others rounds as they see fit. All else must differ in ties alone, and our own int8 in nothing.
+    Other int8 implementations round in their own ways. All else may differ in ties alone, and our own int8 in nothing.
     """
     odd = logits.argmax(axis=1) != wanted.argmax(axis=1)
     same = 1 - float(odd.mean())
     if "int8" in title and "C int8" not in title:
-        assert same > 0.98, f"{title} reads only {same:.1%} of the digits as the reference does"
+        assert same > 0.98, f"{title} predicts only {same:.1%} of the digits as the reference does"
         return same
     second, first = np.partition(wanted, -2, axis=1)[:, -2:].T
     ties = first - second < (TIE if "int8" not in title else 0)
-    assert not (odd & ~ties).any(), f"{title} reads digits {np.flatnonzero(odd & ~ties)} otherwise than the reference"
+    assert not (odd & ~ties).any(), (
+        f"{title} does not predict digits {np.flatnonzero(odd & ~ties)} as the reference does"
+    )
     return same
 
 
@@ -331,7 +337,7 @@ def throughput_figures(name: str, contenders: Mapping[str, Contender], digits: P
     return figures
 
 
-def singles_a_second(singly: Callable[[Pictures], Answers], pictures: Pictures) -> float:
+def singles_a_second(singly: Callable[[Pictures], Timed], pictures: Pictures) -> float:
     """Pictures a second, one by one."""
     return float(1 / singly(pictures).seconds.mean())
 
@@ -343,14 +349,14 @@ def batches_a_second(batch: Callable[[Pictures], Any], pictures: Pictures) -> fl
     return len(pictures) / seconds_of(lambda: [batch(pictures[first : first + BATCH]) for first in firsts])
 
 
-def size_figure(name: str, key: str, program: Program, answers: Answers) -> dict[str, Any]:
+def size_figure(name: str, key: str, program: Program, timed: Timed) -> dict[str, Any]:
     """Code and constants, by `size`; and the stack of a call."""
     done = subprocess.run(["size", str(program.object)], capture_output=True, text=True, check=True)
     text, data, bss = map(int, done.stdout.splitlines()[1].split()[:3])
     details = {
         "data_bytes": data,
         "bss_bytes": bss,
-        "stack_bytes": answers.stack_bytes,
+        "stack_bytes": timed.stack_bytes,
         "compiled_with": " ".join(FLAGS),
     }
     return figure(f"{name}, {key}: code and constants", text, "bytes", None, None, **details)
@@ -397,13 +403,13 @@ def compiled(directory: Path, source: str, adapter: str) -> Program:
     return program
 
 
-def run_program(program: Program, pictures: Pictures) -> Answers:
+def run_program(program: Program, pictures: Pictures) -> Timed:
     """See the head of the timer for what it writes."""
     command = [str(program.executable), str(len(pictures))]
     done = subprocess.run(command, input=pictures.tobytes(), stdout=subprocess.PIPE, check=True)
     stack, *values = np.frombuffer(done.stdout)
     count = len(pictures)
-    return Answers(np.array(values[:count]) / 1e9, np.reshape(values[count:], (count, 10)), int(stack))
+    return Timed(np.array(values[:count]) / 1e9, np.reshape(values[count:], (count, 10)), int(stack))
 
 
 def logits_only(graph: Graph | Int8Graph) -> onnx.ModelProto:
@@ -459,7 +465,7 @@ def onnx_contender(model: onnx.ModelProto, path: Path) -> Contender:
     return Contender(partial(run_session, session), lambda batch: session.run(["logits"], {"images": batch}))
 
 
-def run_session(session: Any, pictures: Pictures) -> Answers:
+def run_session(session: Any, pictures: Pictures) -> Timed:
     """One picture after the other, from a buffer that is bound to the network's input."""
     picture = np.zeros((1, 28, 28), np.uint8)
     output = np.zeros((1, *session.get_outputs()[0].shape[1:]), np.float32)
@@ -484,28 +490,30 @@ def cast_session(path: Path) -> Any:
     return open_session(path)
 
 
-def run_torch(network: Network, pictures: Pictures) -> Answers:
+def run_torch(network: Network, pictures: Pictures) -> Timed:
     """One picture after the other."""
     return one_by_one(pictures, lambda given: given[None], partial(torch_logits, network))
 
 
 @torch.inference_mode()
 def torch_logits(network: Network, pictures: Pictures) -> NDArray[np.float32]:
-    """Eagerly, normalisation included, as it is for the others."""
-    logits: NDArray[np.float32] = network.model(normalise(pictures, network.card.mean, network.card.deviation)).numpy()
+    """Eagerly, normalization included, as it is for the others."""
+    logits: NDArray[np.float32] = network.model(
+        Normalization(network.card.mean, network.card.std).array(pictures)
+    ).numpy()
     return logits
 
 
-def one_by_one(pictures: Pictures, hand_over: Callable[[Pictures], Any], call: Callable[[Any], Any]) -> Answers:
-    """Every picture twice: the first pass is not timed, nor ever is `hand_over`."""
-    seconds, answers = [], []
+def one_by_one(pictures: Pictures, prepare: Callable[[Pictures], Any], call: Callable[[Any], Any]) -> Timed:
+    """Every picture twice: the first pass is not timed, nor is `prepare`."""
+    seconds, logits = [], []
     for picture in (*pictures, *pictures):
-        given = hand_over(picture)
+        given = prepare(picture)
         start = time.perf_counter()
-        answer = call(given)
+        output = call(given)
         seconds.append(time.perf_counter() - start)
-        answers.append(np.array(answer[0]))
-    return Answers(np.array(seconds[len(pictures) :]), np.array(answers[len(pictures) :]))
+        logits.append(np.array(output[0]))
+    return Timed(np.array(seconds[len(pictures) :]), np.array(logits[len(pictures) :]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Load for an HTTP server, from one process: as many requests as it answers, or as many a second as it is told.
+"""Load for an HTTP server, from one process: as many requests as it can answer, or a given number a second.
 
-The client writes ready-made bytes and reads of an answer no more than status, length and bytes, because it shares the
-machine with the server.
+The client writes ready-made bytes and reads no more of a response than status, length and bytes, because it runs on
+the server's machine.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import cast
 
 import numpy as np
 
-Place = tuple[str, int]
+Address = tuple[str, int]
 
 LOST = 0  # the "status" of a request whose connection ended or could not be made
 _MOST_CONNECTIONS = 512
@@ -36,10 +36,10 @@ class Outcome:
         """Requests a second that got this status."""
         return self.statuses.count(status) / self.duration
 
-    def quantile(self, share: float, status: int = 200) -> float:
-        """Milliseconds below which this share of the requests with this status stayed."""
+    def quantile(self, fraction: float, status: int = 200) -> float:
+        """Milliseconds below which this fraction of the requests with this status stayed."""
         chosen = [s for s, got in zip(self.seconds, self.statuses, strict=True) if got == status]
-        return round(1000 * float(np.quantile(chosen, share)), 2) if chosen else float("nan")
+        return round(1000 * float(np.quantile(chosen, fraction)), 2) if chosen else float("nan")
 
 
 def post(path: str, body: bytes, *headers: str) -> bytes:
@@ -63,9 +63,9 @@ class Connection(asyncio.Protocol):
         self.open = True
 
     @classmethod
-    async def to(cls, place: Place) -> "Connection":
+    async def to(cls, address: Address) -> "Connection":
         """Connect."""
-        _, connection = await asyncio.get_running_loop().create_connection(cls, *place)
+        _, connection = await asyncio.get_running_loop().create_connection(cls, *address)
         return connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -118,16 +118,16 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-async def closed_loop(place: Place, requests: Sequence[bytes], connections: int, seconds: float) -> Outcome:
+async def closed_loop(address: Address, requests: Sequence[bytes], connections: int, seconds: float) -> Outcome:
     """Each connection sends the next request when it has the answer to the last one."""
     outcome, ready = Outcome(), cycle(requests)
     start = time.perf_counter()
 
     async def client() -> None:
-        connection = await Connection.to(place)
+        connection = await Connection.to(address)
         while time.perf_counter() < start + seconds:
             if not connection.open:
-                connection = await Connection.to(place)
+                connection = await Connection.to(address)
             begin = time.perf_counter()
             outcome.statuses.append(await connection.ask(next(ready)))
             outcome.seconds.append(time.perf_counter() - begin)
@@ -138,7 +138,7 @@ async def closed_loop(place: Place, requests: Sequence[bytes], connections: int,
     return outcome
 
 
-async def open_loop(place: Place, requests: Sequence[bytes], rate: float, seconds: float) -> Outcome:
+async def open_loop(address: Address, requests: Sequence[bytes], rate: float, seconds: float) -> Outcome:
     """A request every 1 / rate seconds, answered or not; each is timed from when it was due."""
     outcome, idle, asking = Outcome(), list[Connection](), set[asyncio.Task[None]]()
     start = time.perf_counter()
@@ -148,7 +148,7 @@ async def open_loop(place: Place, requests: Sequence[bytes], rate: float, second
         try:
             while idle and not idle[-1].open:  # the server may have closed it since it was last used
                 idle.pop()
-            connection = idle.pop() if idle else await Connection.to(place)
+            connection = idle.pop() if idle else await Connection.to(address)
             status = await connection.ask(request)
             if connection.open:
                 idle.append(connection)
@@ -178,14 +178,16 @@ def _times(start: float, rate: float, seconds: float) -> Iterator[float]:
     return (start + i / rate for i in range(round(rate * seconds)))
 
 
-async def probe(place: Place, request: bytes, every: float, work: Callable[[], Awaitable[Outcome]]) -> list[Outcome]:
+async def probe(
+    address: Address, request: bytes, every: float, work: Callable[[], Awaitable[Outcome]]
+) -> list[Outcome]:
     """Do `work`, and ask something small meanwhile, on a connection of its own: [the work's outcome, the probes']."""
     done = asyncio.ensure_future(work())
     probes = Outcome()
-    connection = await Connection.to(place)
+    connection = await Connection.to(address)
     while not done.done():
         if not connection.open:
-            connection = await Connection.to(place)
+            connection = await Connection.to(address)
         begin = time.perf_counter()
         probes.statuses.append(await connection.ask(request))
         probes.seconds.append(time.perf_counter() - begin)

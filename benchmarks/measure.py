@@ -19,7 +19,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from tinydigits.storage import write_json
-from tinydigits.training.rundir import environment
+from tinydigits.training.environment import environment
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = 1
@@ -146,12 +146,12 @@ def machine() -> dict[str, Any]:
     """What figures have to be read with."""
     facts = environment()
     return {
-        "processor": facts["processor"],
+        "processor": facts.processor,
         "cores": os.cpu_count(),
         "system": platform.system(),
-        "python": facts["python"],
-        "packages": facts["packages"],
-        "gpu": facts["gpu"],
+        "python": facts.python,
+        "packages": facts.packages,
+        "gpu": facts.gpu,
     }
 
 
@@ -174,7 +174,7 @@ def figure_goal(figure: Mapping[str, Any]) -> str:
     if figure["goal"] is None:
         return "–"
     reached = "reached" if figure["reached"] else "**not reached**"
-    if figure["reached"] and figure.get("reach_reached"):
+    if figure["reached"] and figure.get("stretch_reached"):
         reached = "both reached"
     return f"{figure['goal']}: {reached}"
 

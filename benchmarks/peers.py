@@ -2,7 +2,7 @@
 
 As a process, `python -m benchmarks.peers NAME` trains on MNIST and prints one line of JSON.
 
-Each is a plain eager loop over normalised tensors that lie in memory, with PyTorch's own layers and optimisers. Their
+Each is a plain eager loop over normalized tensors that lie in memory, with PyTorch's own layers and optimisers. Their
 scripts read pictures one by one in a DataLoader and judge after each epoch, which takes longer; here both are left out.
 """
 
@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinydigits.data.normalise import normalise
+from tinydigits.data.normalize import Normalization
 from tinydigits.data.sources import load_dataset
+from tinydigits.models.factory import create_model
 from tinydigits.models.layers import Dropout
-from tinydigits.models.registry import create_model
 
-MEAN, DEVIATION = 0.1307, 0.3081
+MEAN, STD = 0.1307, 0.3081
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def train_peer(peer: Peer, epochs: int, count: int) -> dict[str, Any]:
     """
     torch.manual_seed(0)
     data = load_dataset("mnist")
-    images = normalise(data.train.images[:count], MEAN, DEVIATION)
+    images = Normalization(MEAN, STD).array(data.train.images[:count])
     labels = torch.from_numpy(data.train.labels[:count]).long()
     model = peer.model()
     optimizer = peer.optimizer(model)
@@ -90,7 +90,7 @@ def train_peer(peer: Peer, epochs: int, count: int) -> dict[str, Any]:
             group["lr"] *= peer.factor
     model.eval()
     with torch.inference_mode():
-        digits = normalise(data.test.images, MEAN, DEVIATION)
+        digits = Normalization(MEAN, STD).array(data.test.images)
         answers = torch.cat([model(batch).argmax(dim=1) for batch in digits.split(1000)])
     right = (answers == torch.from_numpy(data.test.labels).long()).sum()
     return {"accuracy": int(right) / len(data.test.labels), "epoch_seconds": seconds}

@@ -1,7 +1,7 @@
-"""Where the time of a training step goes, by kind of work, for either kernels; part of benchmarks/training.py.
+"""Where the time of a training step goes, by kind of work, for either backend; part of benchmarks/training.py.
 
 The steps are those of `fast`: AdamW, batches of 128, every digit resampled.
-As a process: `python -m benchmarks.profiles NETWORK KERNELS --steps K` prints the shares in per cent as a line of JSON.
+As a process: `python -m benchmarks.profiles NETWORK BACKEND --steps K` prints percentages as a line of JSON.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.steps import digits, our_epochs
 from tinydigits.models.layers import Dropout
-from tinydigits.training.loop import Epoch
-from tinydigits.training.native.network import Share
-from tinydigits.training.network import TorchNetwork
+from tinydigits.records import Epoch
+from tinydigits.training.backends.native.network import Slice
+from tinydigits.training.backends.torch import TorchBackend
 from tinydigits.training.optim import FusedOptimizer
 from tinydigits.training.recipes import get_recipe
 
@@ -39,10 +39,10 @@ _NAMES = {
 Seconds = dict[str, float]
 
 
-def profile_network(network: str, kernels: str, steps: int) -> dict[str, float]:
-    """Shares in per cent of the time of some steps on one thread, by kind."""
+def profile_network(network: str, backend: str, steps: int) -> dict[str, float]:
+    """Percentages of the time of some steps on one thread, by kind."""
     torch.set_num_threads(1)
-    seconds, whole = (_torch_seconds if kernels == "torch" else _native_seconds)(network, steps)
+    seconds, whole = (_torch_seconds if backend == "torch" else _native_seconds)(network, steps)
     shares = {kind: round(100 * seconds.get(kind, 0.0) / whole, 1) for kind in KINDS[:-1]}
     return {**shares, "rest": round(100 - sum(shares.values()), 1)}
 
@@ -52,10 +52,10 @@ def kind_of(name: str) -> str | None:
     return next((kind for kind, parts in _NAMES.items() if any(part in name for part in parts)), None)
 
 
-def _records(network: str, kernels: str, steps: int) -> Iterator[Any]:
+def _records(network: str, backend: str, steps: int) -> Iterator[Any]:
     fast = get_recipe("fast")
     recipe = replace(fast, epochs=3, augmentation=replace(fast.augmentation, off_epochs=0))
-    return our_epochs(network, kernels, digits(steps * recipe.batch_size), recipe)
+    return our_epochs(network, backend, digits(steps * recipe.batch_size), recipe)
 
 
 def _epoch(records: Iterator[Any]) -> float:
@@ -84,7 +84,7 @@ def _torch_seconds(network: str, steps: int) -> tuple[Seconds, float]:
     _epoch(records)
     whole = _epoch(records)
     with ExitStack() as stack:
-        stack.enter_context(patch.object(TorchNetwork, "inputs", marked("data", TorchNetwork.inputs)))
+        stack.enter_context(patch.object(TorchBackend, "inputs", marked("data", TorchBackend.inputs)))
         stack.enter_context(patch.object(Dropout, "forward", marked("dropout", Dropout.forward)))
         stack.enter_context(patch.object(FusedOptimizer, "step", marked("optimiser", FusedOptimizer.step)))
         profiler = stack.enter_context(profile(activities=[ProfilerActivity.CPU]))
@@ -114,22 +114,22 @@ def _native_seconds(network: str, steps: int) -> tuple[Seconds, float]:
     def timed_calls(calls: list[Any]) -> list[Any]:
         return [timed(kind_of(call.func.__name__) or "forward", call) for call in calls]
 
-    prepare, forward = Share.__init__, Share.forward
+    prepare, forward = Slice.__init__, Slice.forward
 
-    def prepared(share: Share, *arguments: Any) -> None:
-        prepare(share, *arguments)
-        share.forward_calls, share.backward_calls = map(timed_calls, (share.forward_calls, share.backward_calls))
+    def prepared(part: Slice, *arguments: Any) -> None:
+        prepare(part, *arguments)
+        part.forward_calls, part.backward_calls = map(timed_calls, (part.forward_calls, part.backward_calls))
 
-    def loaded(share: Share, *arguments: Any) -> Any:
+    def loaded(part: Slice, *arguments: Any) -> Any:
         before = sum(seconds.values())
         start = time.perf_counter()
-        result = forward(share, *arguments)
+        result = forward(part, *arguments)
         seconds["data"] += time.perf_counter() - start - (sum(seconds.values()) - before)
         return result
 
     with ExitStack() as stack:
-        stack.enter_context(patch.object(Share, "__init__", prepared))
-        stack.enter_context(patch.object(Share, "forward", loaded))
+        stack.enter_context(patch.object(Slice, "__init__", prepared))
+        stack.enter_context(patch.object(Slice, "forward", loaded))
         stack.enter_context(patch.object(FusedOptimizer, "step", timed("optimiser", FusedOptimizer.step)))
         records = _records(network, "native", steps)
         _epoch(records)
@@ -142,10 +142,10 @@ def main() -> None:
     """Profile one network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network")
-    parser.add_argument("kernels", choices=("torch", "native"))
+    parser.add_argument("backend", choices=("torch", "native"))
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
-    print(json.dumps(profile_network(arguments.network, arguments.kernels, arguments.steps)))
+    print(json.dumps(profile_network(arguments.network, arguments.backend, arguments.steps)))
 
 
 if __name__ == "__main__":

@@ -10,19 +10,21 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec import structs
 
 from benchmarks.measure import ROOT
 from tinydigits.data.sources import load_dataset
-from tinydigits.models.inspect import inspect_model
-from tinydigits.models.registry import create_model, list_models, model_claim
-from tinydigits.models.weights import load_model
-from tinydigits.shipping import int8
-from tinydigits.shipping.export import calibration_images
-from tinydigits.shipping.fold import fold_network
-from tinydigits.shipping.quantize import quantize
-from tinydigits.shipping.store import save_graph
+from tinydigits.exporters.fold import fold_network
+from tinydigits.exporters.quantize import calibration_images, quantize
+from tinydigits.inference import int8
+from tinydigits.inference.store import save_graph
+from tinydigits.inspection.inspect import inspect_model
+from tinydigits.models.factory import create_model, load_model
+from tinydigits.models.registry import list_models, reported_figures
+from tinydigits.records import Int8Figures, write_record
 from tinydigits.storage import write_json
 
 TINYDIGITS = [sys.executable, "-m", "tinydigits"]
@@ -39,7 +41,7 @@ class Proof:
     seeds: int
     budgets: tuple[str, ...]
     ships: bool
-    kernels: str = "torch"
+    backend: str = "torch"
 
 
 PROOFS = (
@@ -69,9 +71,8 @@ def main() -> None:
 def prove(proof: Proof) -> None:
     """Train what is missing, judge by every budget, keep the summary, ship the weights."""
     study = ROOT / "studies" / f"{proof.model}-{proof.recipe}"
-    options = ["--recipe", proof.recipe, "--seeds", str(proof.seeds), *(["--twin"] if proof.ships else [])]
-    if proof.kernels != "torch":
-        options += ["--kernels", proof.kernels]
+    options = ["--recipe", proof.recipe, "--seeds", str(proof.seeds), *(["--calibrate"] if proof.ships else [])]
+    options += ["--backend", proof.backend]
     command = ["prove", proof.model, *options, "--data", "mnist"]
     verdicts = []
     for budget in proof.budgets or (None,):
@@ -93,7 +94,7 @@ def prove(proof: Proof) -> None:
 
 
 def ship_graphs(name: str) -> None:
-    """Fold the shipped weights of a model, and quantise them, with held-out digits to tell the ranges of its maps.
+    """Fold the shipped weights of a model, and quantise them, with validation digits to tell the ranges of its maps.
 
     What they cost, and how well the quantised ones read the test digits, goes into their card.
     """
@@ -104,23 +105,23 @@ def ship_graphs(name: str) -> None:
     quantised = quantize(graph, calibration_images(digits))
     save_graph(WEIGHTS / f"{name}.int8.safetensors", quantised)
     inspection = inspect_model(model, name=name)
-    facts = {
-        "accuracy": float((int8.run(quantised, digits.test.images).argmax(axis=1) == digits.test.labels).mean()),
-        "weight_bytes": inspection.weight_bytes.int8,
-        "activation_bytes": inspection.activation_bytes.int8,
-    }
-    write_json(WEIGHTS / f"{name}.json", asdict(replace(card, macs=inspection.macs, int8=facts)))
+    figures = Int8Figures(
+        accuracy=float((int8.run(quantised, digits.test.images).argmax(axis=1) == digits.test.labels).mean()),
+        weight_bytes=inspection.weight_bytes.int8,
+        activation_bytes=inspection.activation_bytes.int8,
+    )
+    write_record(WEIGHTS / f"{name}.json", structs.replace(card, macs=inspection.macs, int8=figures))
 
 
 def write_documented() -> None:
-    """`results/documented.json`: each document claimed, recounted and reproduced, as far as it is proved by now."""
-    names = [name for name in list_models() if (claim := model_claim(name)) and claim.source]
+    """`results/documented.json`: each document claimed, measured and reproduced, as far as it is proved by now."""
+    names = [name for name in list_models() if (claim := reported_figures(name)) and claim.source]
     document = {"schema": SCHEMA, "command": "make proofs", "rows": [_documented_row(name) for name in names]}
     write_json(ROOT / "results" / "documented.json", document)
 
 
 def _documented_row(name: str) -> dict[str, Any]:
-    claim = model_claim(name)
+    claim = reported_figures(name)
     assert claim is not None
     inspection = inspect_model(create_model(name), name=name)
     studies = []
@@ -139,8 +140,8 @@ def _documented_row(name: str) -> dict[str, Any]:
     best = next((study for study in studies if study["verdict"] == "met"), studies[-1] if studies else None)
     return {
         "model": name,
-        "claim": claim.as_dict(),
-        "recounted": {"parameters": inspection.parameters, "macs": inspection.macs},
+        "reported": claim.as_dict(),
+        "measured": {"parameters": inspection.parameters, "macs": inspection.macs},
         "studies": studies,
         "verdict": best["verdict"] if best else "not judged",
         "recipe": best["recipe"] if best else None,

@@ -1,15 +1,14 @@
 """Many runs on processes and on Ray: `make benchmark-scale` → results/scale.json, docs/scale.md. Needs MNIST.
 
-Studies of one-minute runs by both engines, in turns; then runs that nobody trains, to see what the process that sends
-them out and takes them in can do: it handles them as if they were real; and what a search reckons a second. The whole
-takes about 40 minutes on two idle cores; `--section NAME` measures only a part, and leaves the other figures as they
-are. `--tiny` tries all of it in a few minutes on few digits, and writes nothing.
+Both engines train studies of one-minute runs, in turns. Then simulated runs, which nobody trains, show how many runs
+the driver, the process that sends them out and receives their results, can handle. Last, the candidates that a search
+costs a second. All of it takes about 40 minutes on two idle cores; `--section NAME` measures a part and keeps the other
+figures. `--tiny` tries all of it in a few minutes on few digits, and writes nothing.
 """
 
 import argparse
 import functools
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -24,17 +23,19 @@ from typing import Any
 from benchmarks.measure import ROOT, alternate, figure, fill, ratio, write_section
 from benchmarks.search import BUDGET
 from tinydigits.data.sources import load_dataset
-from tinydigits.models.budget import load_budget
-from tinydigits.studies import ray_engine
-from tinydigits.studies.ray_worker import Files, Order, keep_files
-from tinydigits.studies.runners import Engine, Job, JobDone, run_local
-from tinydigits.studies.space import Tally, fit, random_shape, space_under
+from tinydigits.inspection.budget import load_budget
+from tinydigits.studies.engines import ray as ray_engine
+from tinydigits.studies.engines.jobs import Job, JobDone, Message, RunJobs
+from tinydigits.studies.engines.local import run_local
+from tinydigits.studies.engines.ray_worker import Files, Order, keep_files
+from tinydigits.studies.search.space import Tally, fit, random_shape, space_under
 from tinydigits.training.config import RunConfig
 from tinydigits.training.recipes import get_recipe
 
 COMMAND = "make benchmark-scale"
 MODEL = "plain-9k"
 _COST_ROUNDS = 5
+_LISTINGS = 5
 WORKERS = 1_000  # for which the page reckons
 CORES = 16  # of a machine of that cluster
 LINK_BYTES = 125e6  # a second: one gigabit
@@ -86,8 +87,8 @@ def study_figures(size: Size) -> list[dict[str, Any]]:
     seen: dict[str, list[dict[str, Any]]] = {}
 
     def study(engine: str, workers: int) -> float:
-        with tempfile.TemporaryDirectory() as place:
-            order = {"engine": engine, "workers": workers, "place": place, **asdict(size)}
+        with tempfile.TemporaryDirectory() as directory:
+            order = {"engine": engine, "workers": workers, "directory": directory, **asdict(size)}
             seen.setdefault(f"{engine} {workers}", []).append(found := _in_child("study", order))
         return float(found["seconds"])
 
@@ -124,47 +125,48 @@ _TITLES = {"local": "processes", "ray": "Ray"}
 
 
 def driver_figures(size: Size) -> list[dict[str, Any]]:
-    """What the process that sends runs out and takes them in can do, with runs that nobody trains."""
-    with tempfile.TemporaryDirectory() as place:
-        found = _in_child("intake", {"place": place, "messages": size.messages, "epochs": size.epochs})
+    """What the driver can handle, with simulated runs."""
+    with tempfile.TemporaryDirectory() as directory:
+        found = _in_child("intake", {"directory": directory, "messages": size.messages, "epochs": size.epochs})
     details = {"simulated": True, "messages": found["messages"], "bytes": found["bytes"]}
     return [
         figure("Ray: epochs that the driver takes in", found["rate"], "epochs/s", None, None, **details),
-        figure("Ray: share of a core that the driver takes then", found["share"], "%", None, None, simulated=True),
+        figure(
+            "Ray: fraction of a core that the driver takes then", found["busy_percent"], "%", None, None, simulated=True
+        ),
     ]
 
 
 def recorded_figures(size: Size) -> list[dict[str, Any]]:
-    """Ten thousand runs that nobody trained, sent out, taken in and recorded; and how soon they are listed."""
-    with tempfile.TemporaryDirectory() as place:
-        found = _in_child("record", {"place": f"{place}/runs", "runs": size.recorded})
-        first, *later = (_listing_seconds(Path(place)) for _ in range(6))
+    """Ten thousand simulated runs, sent out, received and recorded; and how soon they are listed."""
+    with tempfile.TemporaryDirectory() as directory:
+        found = _in_child("record", {"directory": directory, "runs": size.recorded})
+        seconds = [_listing_seconds(directory) for _ in range(_LISTINGS)]
     count = f"{size.recorded:,} runs"
     growth = round(1000 * (found["memory"] - found["memory_before"]) / size.recorded, 2)
-    listing = round(statistics.median(later), 2)
+    listing = round(statistics.median(seconds), 2)
     details = {"simulated": True, "seconds": found["seconds"]}
     return [
         figure("Ray: runs that the driver sends out and records", found["rate"], "runs/s", None, None, **details),
         figure(f"Ray: memory of the driver after {count}", found["memory"], "MB", None, None, simulated=True),
         figure("Ray: memory of the driver for a run more", growth, "kB", None, None, simulated=True),
-        figure(f"tinydigits studies, {count}: first time", round(first, 2), "s", None, None, simulated=True),
-        figure(f"tinydigits studies, {count}", listing, "s", "< 1", listing < 1, n=len(later), simulated=True),
+        figure(f"tinydigits studies, {count}", listing, "s", "< 3", listing < 3, n=_LISTINGS, simulated=True),
     ]
 
 
 def cost_figures(size: Size) -> list[dict[str, Any]]:
-    """Candidates of a search described, costed and held against the budget a second."""
+    """Candidates of a search that are described, costed and checked against the budget a second."""
     budget, rates = load_budget(BUDGET), []
     assert budget.max_epochs is not None
     space = space_under(budget)
     for turn in range(_COST_ROUNDS):
-        draws, tally = random.Random(turn), Tally()
+        rng, tally = random.Random(turn), Tally()
         started = time.perf_counter()
         while tally.costed < size.candidates:
-            fit(random_shape(space, draws), budget, budget.max_epochs, tally)
+            fit(random_shape(space, rng), budget, budget.max_epochs, tally)
         rates.append(round(tally.costed / (time.perf_counter() - started)))
     rate = round(statistics.median(rates))
-    name = f"search under {BUDGET}: candidates described, costed and judged, one core"
+    name = f"search under {BUDGET}: candidates described, costed and checked, one core"
     return [figure(name, rate, "candidates/s", ">= 10,000", rate >= 10_000, values=rates)]
 
 
@@ -184,18 +186,18 @@ def _in_child(function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _study(engine: str, workers: int, place: str, data: str, epochs: int, runs: int, **_: Any) -> dict[str, Any]:
+def _study(engine: str, workers: int, directory: str, data: str, epochs: int, runs: int, **_: Any) -> dict[str, Any]:
     recipe = replace(get_recipe("documented-plain-9k"), epochs=epochs)
-    config = RunConfig(MODEL, recipe, data=data, threads=1, device="cpu")
-    jobs = [Job(replace(config, seed=seed), Path(place) / str(seed)) for seed in range(runs * workers)]
+    config = RunConfig(MODEL, recipe, data=data, threads=1, device="cpu", backend="torch")
+    jobs = [Job(replace(config, seed=seed), Path(directory) / str(seed)) for seed in range(runs * workers)]
     kept = _count_kept_bytes()
-    run: Engine = ray_engine.run_ray if engine == "ray" else run_local
+    run: RunJobs = ray_engine.run_ray if engine == "ray" else run_local
     start = time.perf_counter()
     ends, trained = [0.0], []
     for event in run(jobs, workers):
         if isinstance(event, JobDone):
             ends.append(time.perf_counter() - start)
-            trained.append(event.result["time_seconds"])
+            trained.append(event.result.time_seconds)
     beside = [ends[i + 1] - ends[i] - trained[i] for i in range(len(jobs))]  # means something with one worker
     return {
         "seconds": time.perf_counter() - start,
@@ -205,26 +207,26 @@ def _study(engine: str, workers: int, place: str, data: str, epochs: int, runs: 
     }
 
 
-def _intake(place: str, messages: int, epochs: int) -> dict[str, Any]:
-    """Two workers that do nothing but send epochs, as large as those of real runs."""
+def _intake(directory: str, messages: int, epochs: int) -> dict[str, Any]:
+    """Two workers that only send epochs, as large as those of real runs."""
     runs = max(2, messages // epochs)
     _replace_work(functools.partial(_simulated_epochs, epochs))
     kept = _count_kept_bytes()
     start = used = 0.0
     taken = 0
-    for _ in ray_engine.run_ray(_simulated_jobs(Path(place) / "runs", runs), 2):
+    for _ in ray_engine.run_ray(_simulated_jobs(Path(directory) / "runs", runs), 2):
         if not start:
             start, used = time.perf_counter(), time.process_time()
         taken += 1
     seconds = time.perf_counter() - start
-    share = round(100 * (time.process_time() - used) / seconds, 1)
-    return {"rate": round((taken - 1) / seconds, 1), "share": share, "messages": taken, "bytes": sum(kept)}
+    busy = round(100 * (time.process_time() - used) / seconds, 1)
+    return {"rate": round((taken - 1) / seconds, 1), "busy_percent": busy, "messages": taken, "bytes": sum(kept)}
 
 
-def _record(place: str, runs: int) -> dict[str, Any]:
+def _record(directory: str, runs: int) -> dict[str, Any]:
     _replace_work(_simulated_result)
     start = before = 0.0
-    for done, _ in enumerate(ray_engine.run_ray(_simulated_jobs(Path(place), runs), 2), 1):
+    for done, _ in enumerate(ray_engine.run_ray(_simulated_jobs(Path(directory), runs), 2), 1):
         if done == runs // 10:
             start, before = time.perf_counter(), _memory_mb()
     seconds = time.perf_counter() - start
@@ -239,55 +241,85 @@ def _record(place: str, runs: int) -> dict[str, Any]:
 _CHILDREN: dict[str, Callable[..., dict[str, Any]]] = {"study": _study, "intake": _intake, "record": _record}
 
 
-def _simulated_jobs(place: Path, runs: int) -> list[Job]:
+def _simulated_jobs(directory: Path, runs: int) -> list[Job]:
     config = RunConfig(MODEL, get_recipe("fast"), data="optdigits", threads=1, device="cpu")
-    return [Job(replace(config, seed=seed), place / f"run-{seed:05d}") for seed in range(runs)]
+    return [Job(replace(config, seed=seed), directory / f"run-{seed:05d}") for seed in range(runs)]
 
 
-def _replace_work(make: Callable[[], Callable[..., Iterator[dict[str, Any]]]]) -> None:
-    """Let the engine run something else than trainings; all around it stays as it is."""
+def _replace_work(make: Callable[[], Callable[..., Iterator[tuple[Message, Files]]]]) -> None:
+    """Let the engine run something else than trainings; the rest of it stays as it is."""
     vars(ray_engine)["_travelling_work"] = make
 
 
-def _simulated_epochs(epochs: int) -> Callable[..., Iterator[dict[str, Any]]]:
-    def work(versions: object, parts: list[Any]) -> Iterator[dict[str, Any]]:  # noqa: ARG001
+def _simulated_epochs(epochs: int) -> Callable[..., Iterator[tuple[Message, Files]]]:
+    def work(versions: object, temporary: object, parts: list[Any]) -> Iterator[tuple[Message, Files]]:  # noqa: ARG001
         import os
+
+        from tinydigits.records import Epoch
+        from tinydigits.studies.engines.jobs import Message
 
         files = {"config.json": 800, "environment.json": 400, "metrics.jsonl": 1500, "state.safetensors": 120_000}
         for epoch in range(epochs):
             sent = {name: (0, os.urandom(size)) for name, size in files.items()}
             sent["batches.jsonl"] = 30_000 * epoch, os.urandom(30_000)
-            yield {"kind": "epoch", "record": {}, "files": sent}
-            files.pop("config.json", None)  # these two change no more
+            figures = Epoch(
+                epoch=epoch + 1,
+                train_loss=0.1,
+                train_accuracy=0.97,
+                accuracy=0.98,
+                learning_rate=0.01,
+                images_per_second=10_000.0,
+                time_seconds=8.0,
+            )
+            yield Message(epoch=figures), sent
+            files.pop("config.json", None)  # these two no longer change
             files.pop("environment.json", None)
-        yield {"kind": "done", "result": {}, "files": {"result.json": (0, b"{}")}}
+        yield Message(), {"result.json": (0, b"{}")}
 
     return work
 
 
-def _simulated_result() -> Callable[..., Iterator[dict[str, Any]]]:
-    def work(versions: object, parts: list[Any]) -> Iterator[dict[str, Any]]:  # noqa: ARG001
+def _simulated_result() -> Callable[..., Iterator[tuple[Message, Files]]]:
+    def work(versions: object, temporary: object, parts: list[Any]) -> Iterator[tuple[Message, Files]]:  # noqa: ARG001
         import json
 
         import ray
 
+        from tinydigits.records import RunResult, encode
+        from tinydigits.studies.engines.jobs import Message
+
         order: Order = ray.get(parts[0])
         seed = order.job.config.seed
-        result = {
-            "schema": 1, "model": "plain-9k", "data": "mnist", "protocol": "final", "recipe": "simulated", "seed": seed,
-            "epochs": 7, "accuracy": 0.98 + seed % 1000 / 1e5, "accuracy_last3": 0.98, "accuracy_best": 0.99,
-            "parameters": 9032, "time_seconds": 60.0, "budget": None, "verdict": None,
-        }  # fmt: skip
-        config = {"schema": 1, **order.job.config.as_dict()}
-        files = {"config.json": config, "result.json": result}
-        sent = {name: (0, json.dumps(content).encode()) for name, content in files.items()}
-        yield {"kind": "done", "result": result, "files": sent}
+        accuracy = 0.98 + seed % 1000 / 1e5
+        result = RunResult(
+            model="plain-9k",
+            data="mnist",
+            data_sha256="0" * 64,
+            evaluation_sha256="0" * 64,
+            code_sha256=None,
+            warning=None,
+            split="test",
+            backend="torch",
+            recipe="simulated",
+            seed=seed,
+            epochs=7,
+            accuracy=accuracy,
+            interval=(accuracy - 0.003, accuracy + 0.003),
+            accuracy_last3=0.98,
+            accuracy_best=0.99,
+            parameters=9032,
+            time_seconds=60.0,
+            images_per_second=7_000.0,
+            run_dir=str(order.job.directory),
+        )
+        config = json.dumps({"schema": 1, **order.job.config.as_dict()}).encode()
+        yield Message(result=result), {"config.json": (0, config), "result.json": (0, encode(result))}
 
     return work
 
 
 def _count_kept_bytes() -> list[int]:
-    """Count what comes back from workers; the list gets a number each time."""
+    """Count the bytes that come back from workers; the list gets a number each time."""
     counts: list[int] = []
 
     def counted(directory: Path, files: Files) -> None:
@@ -304,17 +336,16 @@ def _digits_bytes(data: str) -> int:
 
 
 def _memory_mb() -> float:
-    """What this process holds."""
+    """The memory of this process."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return round(int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6, 1)
 
 
-def _listing_seconds(place: Path) -> float:
-    """`tinydigits studies` from its start to its end, with an index of its own."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(place / "cache")}
-    command = [sys.executable, "-m", "tinydigits", "studies", str(place / "runs"), "--sort", "accuracy", "--best", "10"]
+def _listing_seconds(directory: str) -> float:
+    """`tinydigits studies` from its start to its end."""
+    command = [sys.executable, "-m", "tinydigits", "studies", directory, "--sort", "accuracy", "--best", "10"]
     start = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=environment)
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
 
 
@@ -328,41 +359,41 @@ def _figures_table(figures: list[dict[str, Any]]) -> str:
 
 
 def _reckoning(figures: list[dict[str, Any]]) -> str:
-    """What a thousand workers with one-minute runs ask of the driver, and of how much it was measured to be capable."""
+    """What a thousand workers with one-minute runs need from the driver, and what it was measured to be capable of."""
     value = {item["name"]: item["value"] for item in figures}
     sent = next(item for item in figures if item["name"].startswith("Ray: sent back"))
     runs = WORKERS / 60  # a second
     rows = [
         (
-            "epochs to be taken in and written",
+            "epochs received and written",
             runs * sent["epochs"],
             value["Ray: epochs that the driver takes in"],
             "/s",
         ),
-        ("runs to be sent out and recorded", runs, value["Ray: runs that the driver sends out and records"], "/s"),
-        ("network into the driver's machine", runs * sent["value"], LINK_BYTES / 1e6, " MB/s"),
+        ("runs sent out and recorded", runs, value["Ray: runs that the driver sends out and records"], "/s"),
+        ("network traffic into the driver", runs * sent["value"], LINK_BYTES / 1e6, " MB/s"),
     ]
     lines = [
-        f"| {what} | {asked:,.1f}{unit} | {able:,.1f}{unit} | {WORKERS * able / asked:,.0f} workers |"
-        for what, asked, able, unit in rows
+        f"| {what} | {needed:,.1f}{unit} | {possible:,.1f}{unit} | {WORKERS * possible / needed:,.0f} workers |"
+        for what, needed, possible, unit in rows
     ]
     first = min(rows, key=lambda row: row[2] / row[1])
     machines = -(-WORKERS // CORES)
     digits = machines * value["Ray: digits, sent to each machine once"]
     hour = 3600 * runs
     memory = max(0.0, hour * value["Ray: memory of the driver for a run more"] / 1e6)
-    more = f"{memory:,.2f} GB more of its memory" if memory else "no more of its memory, as far as could be measured"
+    more = f"{memory:,.2f} GB of its memory" if memory else "no measurable growth of its memory"
     return "\n".join(
         [
-            f"| of {WORKERS:,} workers with one-minute runs | asked | possible | enough for |",
+            f"| of {WORKERS:,} workers with one-minute runs | needed | possible | enough for |",
             "|---|--:|--:|--:|",
             *lines,
             "",
             f"**What breaks first:** {first[0]}, at about {WORKERS * first[2] / first[1]:,.0f} workers.",
             "",
-            f"An hour of that is {hour:,.0f} runs: {hour * sent['value'] / 1000:,.1f} GB into the driver, {more}. The "
-            f"digits go out once to each of {machines} machines with {CORES} cores: {digits / 1000:,.1f} GB, "
-            f"{digits * 1e6 / LINK_BYTES:,.0f} s of one gigabit link.",
+            f"One hour is {hour:,.0f} runs: {hour * sent['value'] / 1000:,.1f} GB into the driver, {more}. The "
+            f"digits go once to each of {machines} machines with {CORES} cores: {digits / 1000:,.1f} GB, or "
+            f"{digits * 1e6 / LINK_BYTES:,.0f} s of a gigabit link.",
         ]
     )
 

@@ -3,7 +3,7 @@
 Writes results/serve.json. Needs MNIST and the extra `serve`. Takes 20 minutes; `--section NAME` measures only a part,
 and leaves the other figures as they are. `--quick` takes a minute, and writes nothing.
 
-Client and server share the machine's cores: the client takes about a third of what the server takes. The server is
+The client and the server run on the same machine; the client takes a third of the server's time. The server is
 started as a user would, one process, with its access log (into a file).
 """
 
@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.load import Connection, Outcome, Place, closed_loop, get, open_loop, post, probe
+from benchmarks.load import Address, Connection, Outcome, closed_loop, get, open_loop, post, probe
 from benchmarks.measure import figure, write_section
 from tinydigits.data.sources import load_dataset
 
@@ -38,7 +38,7 @@ BATCH = 64
 CONNECTIONS = 8  # of a client that asks as fast as it is answered
 SLOW = 200
 HALF_ROUNDS = 6  # of the real and of a bare server, in turns
-SHARED = "client and server share the cores"
+SHARED = "client and server on the same cores"
 
 Figures = list[dict[str, Any]]
 Pictures = NDArray[np.uint8]
@@ -66,7 +66,7 @@ class Running:
     """A server that was started for this."""
 
     process: subprocess.Popen[str]
-    place: Place
+    address: Address
 
     def memory(self) -> float:
         """Resident, in MB."""
@@ -98,8 +98,8 @@ def server() -> Iterator[Running]:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             assert process.stdout is not None
-            address = process.stdout.readline().split()[0]
-            host, _, port = address.removeprefix("http://").rpartition(":")
+            line = process.stdout.readline().split()[0]
+            host, _, port = line.removeprefix("http://").rpartition(":")
             yield Running(process, (host, int(port)))
         finally:
             process.kill()
@@ -141,10 +141,10 @@ def single_requests(digits: Pictures) -> list[bytes]:
 
 
 async def measure(running: Running, digits: Pictures, setting: Setting) -> Figures:
-    """How soon one running server answers."""
+    """The speed of one running server."""
     singles = single_requests(digits)
-    await closed_loop(running.place, singles, CONNECTIONS, 1)  # warms up
-    speed = await closed_loop(running.place, singles, CONNECTIONS, setting.speed)
+    await closed_loop(running.address, singles, CONNECTIONS, 1)  # warms up
+    speed = await closed_loop(running.address, singles, CONNECTIONS, setting.speed)
     capacity = speed.rate()
     return [
         single_figure(speed),
@@ -173,7 +173,7 @@ def single_figure(speed: Outcome) -> dict[str, Any]:
 async def batch_figure(running: Running, digits: Pictures, setting: Setting) -> dict[str, Any]:
     """Binary tensors by the Open Inference Protocol."""
     requests = [tensor_request(digits[first : first + BATCH]) for first in range(0, 64 * BATCH, BATCH)]
-    outcome = await closed_loop(running.place, requests, 3, setting.speed)
+    outcome = await closed_loop(running.address, requests, 3, setting.speed)
     value = round(BATCH * outcome.rate())
     title = f"Open Inference Protocol, batches of {BATCH}, binary, 3 connections"
     details = {"p99_ms": outcome.quantile(0.99), "statuses": outcome.counts()}
@@ -181,7 +181,7 @@ async def batch_figure(running: Running, digits: Pictures, setting: Setting) -> 
 
 
 def tensor_request(digits: Pictures) -> bytes:
-    """As clients of the protocol send it."""
+    """A request of the Open Inference Protocol."""
     tensor: dict[str, Any] = {"name": "images", "datatype": "UINT8", "shape": list(digits.shape)}
     tensor["parameters"] = {"binary_data_size": digits.nbytes}
     text = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
@@ -192,9 +192,9 @@ def tensor_request(digits: Pictures) -> bytes:
 async def half_figures(running: Running, singles: list[bytes], capacity: float, setting: Setting) -> Figures:
     """Open loop at half of what the closed loop reached; in turns with a server that only calculates for as long."""
     ours, bare = list[Outcome](), list[Outcome]()
-    with bare_server(1 / capacity) as place:
+    with bare_server(1 / capacity) as address:
         for _ in range(HALF_ROUNDS):
-            for outcomes, where in ((ours, running.place), (bare, place)):
+            for outcomes, where in ((ours, running.address), (bare, address)):
                 outcomes.append(await open_loop(where, singles, capacity / 2, setting.half / HALF_ROUNDS))
     title = f"at half of capacity ({capacity / 2:.0f}/s, open loop), p99, median of {HALF_ROUNDS} rounds"
     found = []
@@ -207,7 +207,7 @@ async def half_figures(running: Running, singles: list[bytes], capacity: float, 
 
 
 @contextlib.contextmanager
-def bare_server(seconds: float) -> Iterator[Place]:
+def bare_server(seconds: float) -> Iterator[Address]:
     """See bare_server.py."""
     command = [sys.executable, "-m", "benchmarks.bare_server", str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -220,12 +220,12 @@ async def overload_figures(running: Running, singles: list[bytes], capacity: flo
     """Open loop at twice the capacity, and what follows."""
     before, rate = running.memory(), 2 * capacity
     outcome, health = await probe(
-        running.place, get("/healthz"), 0.02, lambda: open_loop(running.place, singles, rate, setting.overload)
+        running.address, get("/healthz"), 0.02, lambda: open_loop(running.address, singles, rate, setting.overload)
     )
     growth = round(100 * (running.memory() / before - 1), 1)
     accepted, other = outcome.quantile(0.99), sum(status not in (200, 503) for status in outcome.statuses)
     title = f"twice the capacity ({rate:.0f}/s, open loop, {setting.overload:g} s)"
-    details = {"statuses": outcome.counts(), "p99_of_refusals_ms": outcome.quantile(0.99, 503)}
+    details = {"statuses": outcome.counts(), "p99_of_rejections_ms": outcome.quantile(0.99, 503)}
     probed = health.quantile(0.99)
     recovered = await recovery(running, singles, capacity, setting)
     return [
@@ -242,7 +242,7 @@ async def recovery(running: Running, singles: list[bytes], capacity: float, sett
     begin = time.perf_counter()
     while time.perf_counter() < begin + setting.recovery:
         start = time.perf_counter() - begin
-        outcome = await closed_loop(running.place, singles, CONNECTIONS, 0.5)
+        outcome = await closed_loop(running.address, singles, CONNECTIONS, 0.5)
         if outcome.rate() >= 0.9 * capacity:
             return round(start, 1)
     return setting.recovery
@@ -251,9 +251,9 @@ async def recovery(running: Running, singles: list[bytes], capacity: float, sett
 async def slow_figure(running: Running, singles: list[bytes], capacity: float, setting: Setting) -> dict[str, Any]:
     """Connections that send a byte a second, beside usual requests."""
     stop = asyncio.Event()
-    slow = [asyncio.create_task(dawdle(running.place, stop)) for _ in range(SLOW)]
+    slow = [asyncio.create_task(dawdle(running.address, stop)) for _ in range(SLOW)]
     await asyncio.sleep(1.5)
-    outcome = await open_loop(running.place, singles, capacity / 2, setting.slow)
+    outcome = await open_loop(running.address, singles, capacity / 2, setting.slow)
     stop.set()
     await asyncio.gather(*slow)
     value = outcome.quantile(0.99)
@@ -262,11 +262,11 @@ async def slow_figure(running: Running, singles: list[bytes], capacity: float, s
     return figure(title, value, "ms", "< 15, all answered", reached, statuses=outcome.counts())
 
 
-async def dawdle(place: Place, stop: asyncio.Event) -> None:
+async def dawdle(address: Address, stop: asyncio.Event) -> None:
     """A body that comes byte by byte, over and again as the server closes."""
     await asyncio.sleep(random.random())  # or all would send at once, and the client itself would be late
     while not stop.is_set():
-        connection = await Connection.to(place)
+        connection = await Connection.to(address)
         connection.send(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n")
         while connection.open and not stop.is_set():
             connection.send(b"\x89")
@@ -278,10 +278,10 @@ async def mixed_figures(running: Running, digits: Pictures, setting: Setting) ->
     """Good and bad traffic, in random order; what it leaves behind."""
     requests = [*single_requests(digits[:60]), *good_requests(digits), *bad_requests(digits)]
     random.Random(0).shuffle(requests)
-    await closed_loop(running.place, requests, CONNECTIONS, setting.mixed / 5)  # pools and caches fill
+    await closed_loop(running.address, requests, CONNECTIONS, setting.mixed / 5)  # pools and caches fill
     await asyncio.sleep(0.5)
     memory, files = running.memory(), running.files()
-    outcome = await closed_loop(running.place, requests, CONNECTIONS, setting.mixed)
+    outcome = await closed_loop(running.address, requests, CONNECTIONS, setting.mixed)
     await asyncio.sleep(0.5)
     growth, more = round(100 * (running.memory() / memory - 1), 1), running.files() - files
     failures = sum(status >= 500 and status != 503 for status in outcome.statuses)
@@ -318,7 +318,7 @@ def part(name: str, content: bytes) -> bytes:
 
 
 def bad_requests(digits: Pictures) -> list[bytes]:
-    """What is to be refused."""
+    """Requests that must be rejected."""
     whole = png(digits[0])
     infer = f"/v2/models/{MODEL}/infer"
     return [
@@ -341,7 +341,7 @@ def bad_requests(digits: Pictures) -> list[bytes]:
 
 def stop_figures(running: Running) -> Figures:
     """SIGTERM, with connections that wait."""
-    with socket.create_connection(running.place):
+    with socket.create_connection(running.address):
         begin = time.perf_counter()
         running.process.send_signal(signal.SIGTERM)
         code = running.process.wait(20)

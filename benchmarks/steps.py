@@ -2,7 +2,7 @@
 
 `python -m benchmarks.steps NETWORK WAY --threads N --steps K`: it warms up, says so by a line, and for each line on
 stdin makes K steps of 128 digits and prints the seconds that they took. The ways: `eager`, a plain PyTorch loop over
-normalised tensors; `torch` and `native`, ours with either kernels. `matrix` multiplies 1024 × 1024 matrices K times,
+normalized tensors; `torch` and `native`, ours with either backend. `matrix` multiplies 1024 × 1024 matrices K times,
 whatever the network.
 """
 
@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from benchmarks.peers import DEVIATION, MEAN, plain_network, train_epoch
-from tinydigits.data.normalise import normalise_tensor
+from benchmarks.peers import MEAN, STD, plain_network, train_epoch
+from tinydigits.data.normalize import Normalization
 from tinydigits.data.sources import load_dataset
-from tinydigits.models.registry import create_model
+from tinydigits.models.factory import create_model
+from tinydigits.records import Epoch
 from tinydigits.training.config import Optimizer, Recipe
-from tinydigits.training.loop import Digits, Epoch, Step, fit, start_state
-from tinydigits.training.memory import keep_freed_memory
-from tinydigits.training.network import arranged
+from tinydigits.training.device import keep_freed_memory, to_memory_format
+from tinydigits.training.loop import Digits, Step, Task, fit, start_state
 
 BATCH = 128
 SIDE = 1024  # of the matrices
@@ -35,18 +35,19 @@ def digits(count: int) -> Digits:
     return Digits(torch.from_numpy(train.images[:count]), torch.from_numpy(train.labels[:count]).long())
 
 
-def our_epochs(network: str, kernels: str, train: Digits, recipe: Recipe) -> Iterator[Step | Epoch]:
+def our_epochs(network: str, backend: str, train: Digits, recipe: Recipe) -> Iterator[Step | Epoch]:
     """Our loop over these digits, judged by two of them."""
     torch.manual_seed(0)
     keep_freed_memory()
-    model = arranged(create_model(network), torch.device("cpu"))
-    judge = Digits(train.images[:2], train.labels[:2])
-    return fit(start_state(model, recipe, train), train, judge, recipe, MEAN, DEVIATION, 0, kernels)
+    model = to_memory_format(create_model(network), torch.device("cpu"))
+    evaluation = Digits(train.images[:2], train.labels[:2])
+    task = Task(train, evaluation, Normalization(MEAN, STD), recipe, seed=0, backend=backend)
+    return fit(task, start_state(model, task))
 
 
-def _ours(network: str, kernels: str, train: Digits) -> Callable[[], None]:
+def _ours(network: str, backend: str, train: Digits) -> Callable[[], None]:
     recipe = Recipe("steps", epochs=1_000_000, batch_size=BATCH, optimizer=OPTIMIZER)
-    records = our_epochs(network, kernels, train, recipe)
+    records = our_epochs(network, backend, train, recipe)
 
     def work() -> None:
         while not isinstance(next(records), Epoch):
@@ -59,7 +60,7 @@ def _eager(network: str, train: Digits) -> Callable[[], None]:
     torch.manual_seed(0)
     model = plain_network(network)
     optimizer = torch.optim.SGD(model.parameters(), lr=OPTIMIZER.learning_rate, momentum=OPTIMIZER.momentum)
-    images = normalise_tensor(train.images, MEAN, DEVIATION)
+    images = Normalization(MEAN, STD)(train.images)
     return lambda: train_epoch(model, optimizer, images, train.labels, BATCH)
 
 

@@ -26,7 +26,7 @@ def study_costs() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as parent:
         study = Path(parent) / "study"
         command = ["prove", "plain-9k", "--recipe", "documented-plain-9k", "--epochs", "10", "--seeds", "6"]
-        options = ["--data", "mnist", "--workers", "2", "--out", str(study), "--quiet"]
+        options = ["--backend", "torch", "--data", "mnist", "--workers", "2", "--out", str(study), "--quiet"]
         cost = measured([*TINYDIGITS, *command, *options])
         runs = json.loads((study / "study.json").read_text(encoding="utf-8"))["runs"]
     training = sum(run["time_seconds"] for run in runs)
@@ -52,7 +52,18 @@ def processes_against_threads() -> dict[str, Any]:
 def _epochs(processes: int, threads: int) -> float:
     """Wall-clock of `processes` trainings of one epoch at once, by the runs' own clocks (imports are not counted)."""
     with tempfile.TemporaryDirectory() as parent:
-        options = ["--epochs", "1", "--data", "mnist", "--threads", str(threads), "--quiet", "--json"]
+        options = [
+            "--epochs",
+            "1",
+            "--data",
+            "mnist",
+            "--backend",
+            "torch",
+            "--threads",
+            str(threads),
+            "--quiet",
+            "--json",
+        ]
         running = [
             subprocess.Popen(
                 [*TINYDIGITS, "train", *options, "--out", str(Path(parent) / str(number))], stdout=subprocess.PIPE

@@ -33,11 +33,11 @@ from benchmarks.measure import (
 from benchmarks.peers import PEERS
 from benchmarks.steps import BATCH, SIDE, WAYS
 from tinydigits.evaluation.statistics import mean_lower_bound
-from tinydigits.models.inspect import inspect_model
+from tinydigits.inspection.inspect import inspect_model
+from tinydigits.models.factory import create_model
 from tinydigits.models.layers import Dropout
-from tinydigits.models.registry import create_model, list_models
+from tinydigits.models.registry import list_models, model_of_recipe
 from tinydigits.reports.analysis import plural
-from tinydigits.training.recipes import MADE_FOR
 
 COMMAND = "make benchmark-training"
 TINYDIGITS = [sys.executable, "-m", "tinydigits"]
@@ -110,7 +110,7 @@ def _merge(section: str, figures: Figures) -> None:
 
 def beside(known: Figures, section: str, figures: Figures) -> Figures:
     """`known` with `again` in the figures of this section that have an interval: they agree if the intervals meet."""
-    outcome = ("value", "interval", "reached", "reach_reached")
+    outcome = ("value", "interval", "reached", "stretch_reached")
     second = {f["name"]: f for f in figures}
     found = []
     for first in known:
@@ -135,7 +135,7 @@ def race(recipe: str, setting: Setting) -> Figures:
     seconds = [cost.seconds for cost in costs]
     bound = mean_lower_bound(accuracies)
     epochs = plural(results[0]["epochs"], "epoch")
-    what = f"{recipe} ({MADE_FOR[recipe]}, {results[0]['parameters']:,} parameters, {epochs})"
+    what = f"{recipe} ({model_of_recipe(recipe)}, {results[0]['parameters']:,} parameters, {epochs})"
     mean = round(statistics.fmean(seconds), 1)
     spread = {"sd": round(statistics.stdev(accuracies), 3), "lower_bound": round(bound, 3)} if bound else {}
     return [
@@ -153,10 +153,10 @@ def race(recipe: str, setting: Setting) -> Figures:
             f"{what}: whole command, wall-clock",
             mean,
             "s",
-            f"< {allowed}, reach for {reach}",
+            f"< {allowed}, stretch goal {reach}",
             mean < allowed,
             n=setting.seeds,
-            reach_reached=mean <= reach,
+            stretch_reached=mean <= reach,
             interval=[round(min(seconds), 1), round(max(seconds), 1)],  # the machine's speed changes within minutes
             values=[round(second, 2) for second in seconds],
         ),
@@ -166,10 +166,10 @@ def race(recipe: str, setting: Setting) -> Figures:
 
 def _race_once(recipe: str, seed: int, setting: Setting) -> Cost:
     epochs = ["--epochs", str(setting.epochs)] if setting.epochs else []
-    options = ["--recipe", recipe, "--threads", str(CORES), "--kernels", "native", "--data", setting.data, *epochs]
+    options = ["--recipe", recipe, "--threads", str(CORES), "--backend", "native", "--data", setting.data, *epochs]
     with tempfile.TemporaryDirectory() as parent:
         out = ["--seed", str(seed), "--out", str(Path(parent) / "run"), "--json", "--quiet"]
-        cost = measured([*TINYDIGITS, "train", MADE_FOR[recipe], *options, *out])
+        cost = measured([*TINYDIGITS, "train", str(model_of_recipe(recipe)), *options, *out])
     accuracy = json.loads(cost.output)["accuracy"]
     print(f"{recipe}, seed {seed}: {100 * accuracy:.2f} % in {cost.seconds:.1f} s", file=sys.stderr, flush=True)
     return cost
@@ -217,9 +217,9 @@ def peer_rounds(setting: Setting) -> Figures:
                 f"{name}, {PEERS[name].epochs} epochs / sprint: wall-clock",
                 value,
                 "times",
-                f">= {aim}, reach for {reach}",
+                f">= {aim}, stretch goal {reach}",
                 value >= aim,
-                reach_reached=value >= reach,
+                stretch_reached=value >= reach,
                 n=setting.peer_rounds,
                 interval=interval,
                 seconds=details,
@@ -268,7 +268,7 @@ def accuracy_figures(figures: Figures) -> Figures:
 def loop(threads: int, setting: Setting) -> Figures:
     """Training steps of each network of the zoo in three ways, beside matrix products on the same threads."""
     names = list(setting.networks or list_models())
-    if threads > 1:  # where the native kernels take no dropout
+    if threads > 1:  # where the native backend take no dropout
         names = [name for name in names if not any(isinstance(m, Dropout) for m in create_model(name).modules())]
     seconds: dict[str, dict[str, list[float]]] = {name: {way: [] for way in WAYS} for name in names}
     # Round by round through all networks, each time in new processes: where a process lies in memory, and what else
@@ -294,24 +294,24 @@ def _steps(name: str, threads: int, seconds: dict[str, list[float]], setting: Se
     for way in ("torch", "native"):
         value, interval = ratio(seconds["eager"], seconds[way])
         aim = FASTER.get(name, 1.0) if way == "native" else 1.0
-        title = f"{where}: plain eager loop / ours with --kernels {way}"
+        title = f"{where}: plain eager loop / ours with --backend {way}"
         figures.append(
-            figure(title, value, "times", f">= {aim:g}", value >= aim, kernels=way, interval=interval, **common)
+            figure(title, value, "times", f">= {aim:g}", value >= aim, backend=way, interval=interval, **common)
         )
     # floating-point operations of a step and of as many products; times the ratio of their times
     work = BATCH * _operations(name) / MATRIX
     for way in WAYS[:-1]:
         speed = round(BATCH * setting.steps / statistics.median(seconds[way]))
-        figures.append(figure(f"{where}: {way}", speed, "images/s", None, None, kernels=way, **common))
+        figures.append(figure(f"{where}: {way}", speed, "images/s", None, None, backend=way, **common))
         value, interval = ratio([100 * work * s for s in seconds["matrix"]], seconds[way])
         figures.append(
             figure(
-                f"{where}: {way}, share of the matrix-product rate",
+                f"{where}: {way}, fraction of the matrix-product rate",
                 value,
                 "%",
-                "reach for 35" if way == "native" else None,
+                "stretch goal 35" if way == "native" else None,
                 value >= 35 if way == "native" else None,
-                kernels=way,
+                backend=way,
                 interval=interval,
                 gflops=round(MATRIX * setting.steps / statistics.median(seconds["matrix"]) / 1e9),
                 **common,
@@ -335,19 +335,19 @@ def profiles(setting: Setting) -> Figures:
     """Where a step's time goes, one thread."""
     figures = []
     for name in setting.networks or list_models():
-        for kernels in ("torch", "native"):
-            command = [*PYTHON, "benchmarks.profiles", name, kernels, "--steps", str(setting.profiled)]
-            shares = json.loads(measured(command).output)
-            title = f"{name}, 1 thread, --kernels {kernels}: share of convolutions in a step"
-            details = {"network": name, "kernels": kernels, "shares": shares}
-            figures.append(figure(title, shares["convolution"], "%", None, None, **details))
+        for backend in ("torch", "native"):
+            command = [*PYTHON, "benchmarks.profiles", name, backend, "--steps", str(setting.profiled)]
+            fractions = json.loads(measured(command).output)
+            title = f"{name}, 1 thread, --backend {backend}: convolutions, fraction of a step"
+            details = {"network": name, "backend": backend, "fractions": fractions}
+            figures.append(figure(title, fractions["convolution"], "%", None, None, **details))
     return figures
 
 
 # ------------------------------------------------------------------------------------------ many seeds
 
 
-def seeds(kernels: str, setting: Setting) -> Figures:
+def seeds(backend: str, setting: Setting) -> Figures:
     """`prove` with so many seeds of tiny-10k against as many runs with two threads, one after another."""
 
     def study() -> float:
@@ -366,16 +366,16 @@ def seeds(kernels: str, setting: Setting) -> Figures:
             )  # fmt: skip
 
     epochs = setting.study_epochs
-    options = ["tiny-10k", "--recipe", "fast", "--epochs", str(epochs), "--data", setting.data, "--kernels", kernels]
+    options = ["tiny-10k", "--recipe", "fast", "--epochs", str(epochs), "--data", setting.data, "--backend", backend]
     options += ["--quiet"]
     seconds = alternate({"study": study, "runs": runs}, setting.study_rounds)
     value, interval = ratio(seconds["study"], seconds["runs"])
-    what = f"{setting.study_seeds} seeds of tiny-10k, {plural(epochs, 'epoch')}, --kernels {kernels}"
+    what = f"{setting.study_seeds} seeds of tiny-10k, {plural(epochs, 'epoch')}, --backend {backend}"
     title = f"{what}: prove / one run with {CORES} threads after another"
     details = {key: [round(s, 1) for s in values] for key, values in seconds.items()}
     return [
         figure(title, value, "times", "<= 0.65", value <= 0.65, n=setting.study_rounds, interval=interval,
-               kernels=kernels, seconds=details)
+               backend=backend, seconds=details)
     ]  # fmt: skip
 
 

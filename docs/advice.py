@@ -1,12 +1,13 @@
-"""“What we would change”: hand-written, a function a document; every figure comes from results or from the recount."""
+"""“What we would change”: hand-written, a function a document; every figure is measured or comes from results."""
 
 from itertools import pairwise
 
 from torch import nn
 
 from docs.evidence import Document, changes_in_words
-from tinydigits.models.inspect import Layer, inspect_model
-from tinydigits.models.registry import create_model
+from tinydigits.inspection.inspect import inspect_model
+from tinydigits.inspection.result import Layer
+from tinydigits.models.factory import create_model
 from tinydigits.reports.tables import percent
 
 
@@ -19,7 +20,7 @@ def advice(document: Document) -> list[str]:
         "bottleneck-9k": _bottleneck_9k,
         "plain-9k": _plain_9k,
     }[document.name]
-    return [*own(document), *_from_its_list(document), *_recipe(document), *_protocol(document)]
+    return [*own(document), *_from_its_list(document), *_recipe(document), *_method(document)]
 
 
 def _pooled_16k(document: Document) -> list[str]:
@@ -34,7 +35,7 @@ def _pooled_16k(document: Document) -> list[str]:
         f"Spend less on the largest layer, {_place(document, largest)}: it holds {largest.parameters:,} of {total:,} parameters, "
         "and it is the one 3×3 convolution without batch norm.",
         _relu_before_norm(padded=True),
-        "State a figure. Without one there is nothing to prove, only something to measure.",
+        "Report a figure. Without one there is nothing to prove.",
     ]
 
 
@@ -60,11 +61,11 @@ def _blocks_19k(document: Document) -> list[str]:
     return [
         f"Pool earlier. {percent(before / document.inspection.macs, 0)} of all MACs are spent before the only max pool, on maps "
         "of the full 28×28 positions.",
-        f"Drop the biases of the convolutions in its ConvBlocks: batch norm subtracts them again at once. {biases} of "
+        f"Drop the biases of the convolutions in its ConvBlocks: batch norm cancels them. {biases} of "
         f"{document.inspection.parameters:,} parameters do nothing.",
-        "Write the dropout rates down. “Slightly increased” cannot be repeated; the rates here are ours.",
+        "Write the dropout rates down. “Slightly increased” cannot be reproduced; the rates here are ours.",
         "Keep conv → batch norm → ReLU: in this order batch norm folds into its own convolution, and the exported network "
-        "has no trace of it.",
+        "needs no operation for it.",
     ]
 
 
@@ -73,41 +74,41 @@ def _layered_19k(document: Document) -> list[str]:
     channels = last.input_shape[0]
     return [
         f"End in a global average pool rather than in a max pool and a 1×1 convolution on {channels} numbers. That layer is "
-        f"a fully connected one from {channels} to {last.output_shape[0]}, and the dropout in front of it strikes out whole "
-        "features of a handful. Not measured here.",
+        f"a fully connected one from {channels} to {last.output_shape[0]}, and the dropout before it removes whole features, of "
+        "which there are few. Not measured here.",
         _relu_before_norm(padded=True),
     ]
 
 
 def _bottleneck_9k(document: Document) -> list[str]:
     costly = max(document.inspection.layers, key=lambda layer: layer.macs)
-    share = costly.macs / document.inspection.macs
+    fraction = costly.macs / document.inspection.macs
     return [
-        "Take the layer table from a program. Worked out by hand, it contradicts its own total (above).",
-        f"Pool before the channels grow: {_place(document, costly)} takes {percent(share, 0)} of all MACs, because it makes "
+        "Let a program make the layer table. Worked out by hand, it contradicts its own total (above).",
+        f"Pool before the channels grow: {_place(document, costly)} takes {percent(fraction, 0)} of all MACs, because it makes "
         f"{costly.output_shape[0]} channels on nearly the full map.",
-        "Do not miss the fully connected layers: the two 1×1 convolutions behind the average pool are fully connected.",
+        "Count the fully connected layers: the two 1×1 convolutions behind the average pool are fully connected.",
         _relu_before_norm(padded=False),
     ]
 
 
 def _plain_9k(document: Document) -> list[str]:
-    compared = zip(document.claim.figures, document.inspection.comparisons, strict=False)  # then their sum
+    compared = zip(document.reported.figures, document.checked, strict=False)  # then their sum
     prose = [line.agrees for figure, line in compared if figure.words]
     return [
         f"Take the prose's map sizes from the layer summary: {prose.count(False)} of {len(prose)} that it gives are wrong, "
         "and the table below them is right.",
-        "Do not judge an architecture by its first epoch: seeds of the very same network lie far apart there.",
+        "Do not evaluate an architecture after its first epoch: seeds of the same network differ widely there.",
     ]
 
 
 def _relu_before_norm(padded: bool) -> str:
     text = (
-        "Put batch norm before ReLU. Behind it, it cannot be folded into its own convolution when the network is exported, "
+        "Put batch norm before ReLU. After ReLU, it cannot be folded into its own convolution when the network is exported, "
         "only into the next one"
     )
     if padded:
-        text += "; where that one pads with zeros, its shift stays as an operation of its own, and int8 needs a limit for each channel"
+        text += "; where that one pads with zeros, its shift remains an operation of its own, and int8 needs a limit for each channel"
     return f"{text}."
 
 
@@ -125,7 +126,7 @@ def _from_its_list(document: Document) -> list[str]:
     headed = {
         "From its own list we would take": helping,
         "We would leave out": harming,
-        f"Not told apart from nothing by {document.ablations[0]['n']} seeds:": unclear,
+        f"No effect shown with {document.ablations[0]['n']} seeds:": unclear,
     }
     sentence = " ".join(f"{heading} {', '.join(texts)}." for heading, texts in headed.items() if texts)
     return [sentence] if sentence else []
@@ -144,32 +145,32 @@ def _recipe(document: Document) -> list[str]:
         changes = changes_in_words(proof["study"]["config"]["recipe"], document.base)
         sentences.append(
             f"Train as `{recipe}` does: {changes}. That gives {_spread(new)} in place of {_spread(old)}, and the verdict on the "
-            f"claim is **{proof['verdicts'][0]['verdict']}**."
+            f"reported accuracy is **{proof['verdicts'][0]['verdict']}**."
         )
     if not sentences and document.base and document.base["schedule"]["name"] == "constant":
         sentences.append(
-            "Let the learning rate fall to nothing at the end. The documented one is constant, so the last epoch is one draw "
-            "from a walk."
+            "Let the learning rate fall to zero at the end. The documented one is constant, so the accuracy of the last epoch is "
+            "partly chance."
         )
     return sentences
 
 
-def _protocol(document: Document) -> list[str]:
-    """Held-out digits, several seeds; with what the documented recipe's study shows of both."""
-    held_out = "Hold digits back, choose by them, and report the last epoch on the test digits."
+def _method(document: Document) -> list[str]:
+    """Validation digits, several seeds; with what the documented recipe's study shows of both."""
+    validation = "Set validation digits aside, make every choice on them, and report the last epoch on the test digits."
     seeds = "Report several seeds."
     for recipe, proof in document.proofs.items():
         study = proof["study"]
         ends = [run["accuracy"] for run in study["runs"]]
         gap = sum(run["accuracy_best"] for run in study["runs"]) / len(ends) - study["final"]["mean"]
         if study["epochs"] > 1:
-            held_out += (
+            validation += (
                 f" Over the seeds of `{recipe}` the best epoch on the test digits lies {100 * gap:.2f} points above the "
-                "last: so much is won by choosing there, and by nothing else."
+                "last: choosing on the test digits alone gains that much."
             )
         seeds += f" Single runs of `{recipe}` end between {percent(min(ends))} and {percent(max(ends))}."
         break
-    return [held_out, seeds]
+    return [validation, seeds]
 
 
 def _spread(final: dict[str, float]) -> str:

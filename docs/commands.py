@@ -14,7 +14,7 @@ _HEAD = """<!-- made by `make docs` from --help: change src/tinydigits/cli, not 
 # Commands
 
 What `tinydigits COMMAND --help` says. `--json` always prints one JSON document on stdout and nothing else there; progress
-and notices go to stderr.
+and warnings go to stderr.
 """
 
 

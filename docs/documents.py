@@ -1,17 +1,20 @@
 """A page for each of the five documents: `make documents` → docs/documents, docs/pictures/documents.
 
-Everything on them comes from the recount or from results/: run it again when there are new results. It trains nothing and
-needs no digits.
+Everything on them comes from inspecting the network or from results/: run it again when there are new results. It trains
+nothing and needs no digits.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from benchmarks.measure import ROOT, markdown_table
 from docs.advice import advice
+from docs.architecture import architecture_picture
 from docs.evidence import (
     Document,
     changes_in_short,
@@ -22,11 +25,11 @@ from docs.evidence import (
     load_document,
     recipe_in_words,
 )
-from tinydigits.models.audit import Line, audit
-from tinydigits.models.inspect import by, times
-from tinydigits.models.registry import model_claim
-from tinydigits.reports.architecture import architecture_picture, window
-from tinydigits.reports.study_plots import ablation_picture, study_curves
+from docs.plots import ablation_picture, study_curves
+from tinydigits.inspection.audit import AuditRow, check_reported
+from tinydigits.inspection.result import by, times
+from tinydigits.models.registry import reported_figures
+from tinydigits.reports.sections import window
 from tinydigits.reports.tables import duration, interval_text, percent
 from tinydigits.storage import write_bytes
 from tinydigits.training import recipes
@@ -52,10 +55,10 @@ def main(target: Path = ROOT / "docs", results: Path = ROOT / "results") -> None
 
 def draw(document: Document, directory: Path) -> None:
     """The network; the seeds of its studies and its ablations, as far as there are any."""
-    architecture_picture(document.inspection.as_dict()["layers"], directory / f"{document.name}.png")
+    architecture_picture(document.inspection.layers, directory / f"{document.name}.png")
     if document.proofs:
         studies = [proof["study"] for proof in document.proofs.values()]
-        study_curves(studies, directory / f"{document.name}-seeds.png", document.claim.accuracy)
+        study_curves(studies, directory / f"{document.name}-seeds.png", document.reported.accuracy)
     if document.ablations:
         ablation_picture(document.ablations, directory / f"{document.name}-ablations.png")
 
@@ -65,16 +68,16 @@ def page(document: Document) -> str:
     name, inspection = document.name, document.inspection
     parts = [
         f"<!-- made by `{COMMAND}`: change docs/documents.py or docs/advice.py, not this file -->\n\n# {name}",
-        f"The document `{document.claim.source}` claims {document.claim.wording or 'no figures'}. Recounted: "
+        f"The document `{document.reported.source}` reports {document.reported.wording or 'no figures'}. Measured: "
         f"{inspection.parameters:,} parameters, {inspection.macs:,} MACs an image.",
         _picture(name, "The network as a row of feature maps"),
         "## Layers",
         _layer_table(document),
         "MACs: multiply-accumulates of convolutions and linear layers. Receptive field and jump in input pixels. "
-        f"Structure, judged by what the network does: {_structure(document)}.",
-        "## Its claims, recounted",
+        f"Structure, by what the network does: {_structure(document)}.",
+        "## Its figures, measured",
         *_recount(document),
-        "## Its claims, trained",
+        "## Its accuracy, trained",
         *_trained(document),
         *_list_of_improvements(document),
         "## What we would change",
@@ -93,12 +96,10 @@ def _bullets(sentences: Sequence[str]) -> str:
 
 def _layer_table(document: Document) -> str:
     rows = []
-    for number, (layer, plain) in enumerate(
-        zip(document.inspection.layers, document.inspection.as_dict()["layers"], strict=True), start=1
-    ):
+    for number, layer in enumerate(document.inspection.layers, start=1):
         counts = [f"{count:,}" if count else "–" for count in (layer.parameters, layer.macs)]
         field = [times(layer.receptive_field), times(layer.jump)]
-        rows.append([str(number), layer.kind, window(plain), by(layer.output_shape), *counts, *field])
+        rows.append([str(number), layer.kind, window(layer), by(layer.output_shape), *counts, *field])
     rows.append(
         [
             "",
@@ -115,43 +116,43 @@ def _layer_table(document: Document) -> str:
 
 
 def _structure(document: Document) -> str:
-    facts = vars(document.inspection.structure).items()
+    facts = document.inspection.structure.facts().items()
     return ", ".join(f"{fact.replace('_', ' ')} {'yes' if holds else 'no'}" for fact, holds in facts)
 
 
 def _recount(document: Document) -> list[str]:
     """What needs no training: only the lines that do not hold are shown one by one."""
-    untrained = replace(document.claim, accuracy=None, epochs=None)
-    audited = audit(document.inspection, untrained, None, "")
+    untrained = replace(document.reported, accuracy=None, epochs=None)
+    audited = check_reported(document.inspection, untrained, None, "")
     odd = [line for line in audited.lines if line.verdict != "agrees"]
     parts = [
-        f"{audited.count('agrees')} of {len(audited.lines)} figures and statements agree with the recount"
+        f"{audited.agreeing} of {len(audited.lines)} figures and statements agree with the measured ones"
         + (". The others:" if odd else ".")
     ]
     if odd:
-        parts.append(markdown_table("claim|stated>|recounted>|why", [_odd_row(line) for line in odd]))
+        parts.append(markdown_table("figure|reported>|measured>|why", [_odd_row(line) for line in odd]))
     if audited.findings:
-        parts.append("What the recount noticed:\n\n" + _bullets(audited.findings))
+        parts.append("Findings:\n\n" + _bullets(audited.findings))
     if audited.notes:
         parts.append("How the document was read:\n\n" + _bullets(audited.notes))
     return [*parts, f"All lines: `tinydigits audit {document.name}`."]
 
 
-def _odd_row(line: Line) -> list[str]:
-    return [line.what, line.claimed, line.recounted, line.why.replace("|", "\\|") or "–"]
+def _odd_row(line: AuditRow) -> list[str]:
+    return [line.what, line.reported, line.measured, line.why.replace("|", "\\|") or "–"]
 
 
 def _trained(document: Document) -> list[str]:
     """Verdicts, what was trained how, and every seed."""
-    claim = document.claim
-    if claim.accuracy is None:
-        parts = ["It claims no accuracy, so there is nothing to judge; this is what it reaches."]
+    reported = document.reported
+    if reported.accuracy is None:
+        parts = ["It reports no accuracy, so there is no verdict; this is what it reaches."]
     else:
-        sign = "over" if claim.strict else "at least"
+        sign = "over" if reported.strict else "at least"
         parts = [
-            f"Claimed: {sign} {percent(claim.accuracy)}, in at most {claim.epochs} epoch{'' if claim.epochs == 1 else 's'}. "
-            "Each study trains on all 60,000 digits and is judged by the test digits after its last epoch. The claim is "
-            "met when the one-sided 95 % lower bound of the mean over seeds reaches it."
+            f"Reported: {sign} {percent(reported.accuracy)}, in at most {reported.epochs} epoch{'' if reported.epochs == 1 else 's'}. "
+            "Each study trains on all 60,000 digits and is evaluated on the test digits after its last epoch. The verdict is "
+            "`met` if the one-sided 95 % lower bound of the mean over seeds reaches the reported accuracy."
         ]
     rows = [[f"`{recipe}`", *_study_cells(document.proofs.get(recipe))] for recipe in _order(document)]
     parts.append(markdown_table("recipe|mean ± sd, %>|n>|lower bound, %>|on new digits>|verdict", rows))
@@ -180,15 +181,15 @@ def _study_cells(proof: dict[str, Any] | None) -> list[str]:
 def _figures(verdict: dict[str, Any]) -> list[str]:
     """Mean ± sd, n, lower bound; three decimals, because a bound may miss its target by a hundredth."""
     mean, sd, bound = (
-        "–" if share is None else f"{100 * share:.3f}"
-        for share in (verdict[key] for key in ("mean", "sd", "lower_bound"))
+        "–" if fraction is None else f"{100 * fraction:.3f}"
+        for fraction in (verdict[key] for key in ("mean", "sd", "lower_bound"))
     )
     return [f"{mean} ± {sd}".replace(" ", "\N{NO-BREAK SPACE}"), str(verdict["n"]), bound]
 
 
 def _verdict(verdict: dict[str, Any]) -> str:
-    """In bold; a document without figures has nothing to be judged by."""
-    return "no claim" if verdict["verdict"] == "not judged" else f"**{verdict['verdict']}**"
+    """In bold; a document without figures has no verdict."""
+    return "nothing reported" if verdict["verdict"] == "not judged" else f"**{verdict['verdict']}**"
 
 
 def _how(document: Document, recipe: str) -> str:
@@ -229,14 +230,14 @@ def _list_of_improvements(document: Document) -> list[str]:
             f"{row['parameters']:,}",
             f"{row['macs']:,}",
             f"{percent(row['mean'])} ({interval_text(row['interval'])})",
-            row["worth"] or "what the others are held against",
+            row["worth"] or "the others are compared with this",
         ]
         for row in document.ablations
     ]
     return [
         heading,
-        "The document ends in a list of what might help. Each change is held against the first row: "
-        f"{first['n']} seeds, {first['epochs']} epochs, judged by {first['judged_by']}. The test digits decide nothing here.",
+        "The document ends in a list of what might help. Each change is compared with the first row: "
+        f"{first['n']} seeds, {first['epochs']} epochs, evaluated on {first['evaluated_on']}. The test digits decide nothing here.",
         _picture(f"{document.name}-ablations", "What each change is worth"),
         markdown_table("change|parameters>|MACs>|accuracy (95 % interval)>|what it is worth", rows),
         f"Made by `make ablations`, kept in [results/ablations.json]({TO_ROOT}/results/ablations.json).",
@@ -246,8 +247,8 @@ def _list_of_improvements(document: Document) -> list[str]:
 def _index(results: Path) -> str:
     return (
         f"<!-- made by `{COMMAND}` -->\n\n# The five documents\n\nEach describes one compact CNN for MNIST, and the accuracy that it reports is that of one run. "
-        "Here each is recounted and trained over several seeds. A documented recipe that fails its claim stands in the "
-        "table as a result, and below it the change of recipe that is tried to meet the claim.\n\n"
+        "Here each is measured and trained over several seeds. A documented recipe that fails to reach its reported accuracy is "
+        "a result too; below it is the changed recipe that was tried instead.\n\n"
         f"{documented_table(f'{TO_ROOT}/', results)}\n"
     )
 
@@ -262,7 +263,7 @@ def documented_table(root: str = "", results: Path = ROOT / "results") -> str:
     rows = []
     for row in json.loads((results / "documented.json").read_text(encoding="utf-8"))["rows"]:
         name = row["model"]
-        wording = row["claim"]["wording"] or "no figures"
+        wording = row["reported"]["wording"] or "no figures"
         first = [f"[`{name}`]({root}docs/documents/{name}.md): {wording}", _counted(row)]
         found = sorted(row["studies"], key=lambda study: not study["recipe"].startswith("documented-"))
         for study in found:
@@ -274,21 +275,25 @@ def documented_table(root: str = "", results: Path = ROOT / "results") -> str:
             rows.append([*first, _in_short(name, recipe, _settings(recipe)), "–", "–", "–", NOT_YET])
             first = ["", ""]
     return markdown_table(
-        "document and claim|parameters, recounted|trained|mean ± sd, %>|n>|lower bound, %>|verdict", rows
+        "document, and what it reports|parameters, measured|trained|mean ± sd, %>|n>|lower bound, %>|verdict", rows
     )
 
 
 def _counted(row: dict[str, Any]) -> str:
-    """The parameters, and how that suits the claim."""
-    claimed, counted, claim = row["claim"]["parameters"], row["recounted"]["parameters"], model_claim(row["model"])
-    assert claim is not None
-    exact = any(figure.quantity == "parameters" and figure.layer is None for figure in claim.figures)
-    if claimed is None:
-        suits = "none stated"
+    """The parameters, and how they compare with the document."""
+    stated, counted, reported = (
+        row["reported"]["parameters"],
+        row["measured"]["parameters"],
+        reported_figures(row["model"]),
+    )
+    assert reported is not None
+    exact = any(figure.quantity == "parameters" and figure.layer is None for figure in reported.figures)
+    if stated is None:
+        suits = "none reported"
     elif exact:
-        suits = "as stated" if counted == claimed else f"stated: {claimed:,}"
+        suits = "as reported" if counted == stated else f"reported: {stated:,}"
     else:
-        suits = "within the limit" if counted <= claimed else "over the limit"
+        suits = "within the limit" if counted <= stated else "over the limit"
     return f"{counted:,} ({suits})"
 
 

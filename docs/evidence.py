@@ -1,4 +1,4 @@
-"""What is known of each of the five documents: the network inspected, its claim, its studies, its ablations."""
+"""What is known of each of the five documents: the network inspected, what is reported, its studies, its ablations."""
 
 import json
 from collections.abc import Mapping
@@ -9,8 +9,10 @@ from typing import Any
 
 from benchmarks.ablations import trials
 from benchmarks.proofs import PROOFS
-from tinydigits.models.inspect import Inspection, inspect_model
-from tinydigits.models.registry import Claim, create_model, list_models, model_claim
+from tinydigits.inspection.inspect import inspect_model
+from tinydigits.inspection.result import FigureCheck, Inspection
+from tinydigits.models.factory import create_model
+from tinydigits.models.registry import Reported, list_models, reported_figures
 from tinydigits.training import recipes
 
 NO_AUGMENTATION = "no augmentation"
@@ -21,10 +23,15 @@ class Document:
     """A documented network. `proofs`: results/proofs by recipe, the documented one first, as far as they exist."""
 
     name: str
-    claim: Claim
+    reported: Reported
     inspection: Inspection
     proofs: Mapping[str, dict[str, Any]]
     ablations: tuple[dict[str, Any], ...]
+
+    @property
+    def checked(self) -> tuple[FigureCheck, ...]:
+        """Its figures beside the measured ones, and at the end the sum of its rows."""
+        return self.inspection.reported.figures if self.inspection.reported else ()
 
     @property
     def documented_recipe(self) -> str | None:
@@ -49,7 +56,7 @@ class Document:
 
 def documented_names() -> list[str]:
     """The networks of the zoo that a document describes."""
-    return [name for name in list_models() if (claim := model_claim(name)) and claim.source]
+    return [name for name in list_models() if (reported := reported_figures(name)) and reported.source]
 
 
 def documented_recipe(name: str) -> str | None:
@@ -64,8 +71,8 @@ def expected_recipes(name: str) -> list[str]:
 
 def load_document(name: str, results: Path) -> Document:
     """Inspect the network and read what the directory `results` holds of it."""
-    claim = model_claim(name)
-    assert claim is not None
+    reported = reported_figures(name)
+    assert reported is not None
     proofs = {}
     for path in sorted((results / "proofs").glob(f"{name}-*.json")):
         proof = json.loads(path.read_text(encoding="utf-8"))
@@ -75,7 +82,7 @@ def load_document(name: str, results: Path) -> Document:
     rows = json.loads(ablations.read_text(encoding="utf-8"))["rows"] if ablations.exists() else []
     return Document(
         name,
-        claim,
+        reported,
         _inspected(name),
         {recipe: proofs[recipe] for recipe in order},
         tuple(row for row in rows if row["network"] == name),

@@ -1,6 +1,5 @@
 """What MkDocs does to the pages of this directory, so that they can be read in the repository too.
 
-- `<!-- README: name -->` is replaced by the part of README.md of that name, which `make readme` keeps current.
 - A link to a file outside docs/ is a link within the site: CONTRIBUTING.md and LOG.md are pages of it, modules are in the
   reference, and other files, such as those in results/, are copied into it. A link to a directory is plain text.
 """
@@ -20,7 +19,6 @@ PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "LOG.md"
 COPIES = "repository"  # where other files lie in the site
 REFERENCE = re.compile(r"^::: (tinydigits[\w.]*)$", re.MULTILINE)
 
-_PART = re.compile(r"<!-- README: ([\w-]+) -->")
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _ELSEWHERE = re.compile(r"[a-z]+:|#|//")
@@ -32,7 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if source != "README.md":  # the site has a first page of its own
             files.append(File.generated(config, target, abs_src_path=str(ROOT / source)))
     for page in files.documentation_pages():
-        for path in _linked(_whole(page.content_string, source_of(page.src_uri)), source_of(page.src_uri)):
+        for path in _linked(page.content_string, source_of(page.src_uri)):
             copy = site_path(path) or ""
             if copy.startswith(f"{COPIES}/") and files.get_file_from_path(copy) is None:
                 files.append(File.generated(config, copy, abs_src_path=str(ROOT / path)))
@@ -40,7 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Include, and turn every link to a file of the repository into one to its place in the site."""
+    """Turn every link to a file of the repository into one within the site."""
     source = source_of(page.file.src_uri)
     here = posixpath.dirname(page.file.src_uri)
 
@@ -52,18 +50,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         anchor = f"#{anchor}" if anchor else fragment
         return f"{mark}[{text}]({posixpath.relpath(target, here or '.')}{anchor})"
 
-    return relink(_whole(markdown, source), source, relinked)
+    return relink(markdown, source, relinked)
 
 
 def source_of(page: str) -> str:
-    """A page's place in the repository."""
+    """A page's path in the repository."""
     return next(
         (source for source, target in PAGES.items() if target == page and target != "index.md"), f"{DOCS}/{page}"
     )
 
 
 def site_path(path: str) -> str | None:
-    """A repository path's place in the site, which may be a place on a page; None for a directory."""
+    """A repository path's path in the site, with an anchor for a module; None for a directory."""
     if path in PAGES:
         return PAGES[path]
     if (ROOT / path).is_dir():
@@ -78,19 +76,6 @@ def site_path(path: str) -> str | None:
             if module in REFERENCE.findall(page.read_text(encoding="utf-8")):
                 return f"reference/{page.name}#{module}"
     return f"{COPIES}/{path}"
-
-
-def readme_part(name: str) -> str:
-    """What stands in README.md between the marks of that name.
-
-    Raises:
-        ValueError: README.md has no such part.
-    """
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(rf"<!-- {name}: made by [^>]*-->\n(.*?)\n<!-- /{name} -->", text, re.DOTALL)
-    if found is None:
-        raise ValueError(f"README.md has no part {name!r}")
-    return found[1]
 
 
 def relink(markdown: str, source: str, replaced: Callable[[str, str, str, str], str]) -> str:
@@ -109,18 +94,6 @@ def relink(markdown: str, source: str, replaced: Callable[[str, str, str, str], 
 
     pieces = _FENCE.split(markdown)
     return "".join(piece if piece.startswith("```") else _LINK.sub(each, piece) for piece in pieces)
-
-
-def _whole(markdown: str, source: str) -> str:
-    """With its parts of README.md, whose links are made relative to this page."""
-
-    def part(mark: re.Match[str]) -> str:
-        def from_here(mark: str, text: str, path: str, fragment: str) -> str:
-            return f"{mark}[{text}]({posixpath.relpath(path, posixpath.dirname(source) or '.')}{fragment})"
-
-        return relink(readme_part(mark[1]), "README.md", from_here)
-
-    return _PART.sub(part, markdown)
 
 
 def _linked(markdown: str, source: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,17 +16,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tinydigits
-from docs import commands
+from docs import commands, readme
 from tinydigits.cli.main import _parser, main
+from tinydigits.exporters.c.generate import write_c
+from tinydigits.inference.store import load_graph, packaged_graph
 
 pages = pytest.importorskip("docs.pages", reason="the site takes the extra `docs`")
 
 ROOT = Path(__file__).parent.parent
 SITE_PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
 WITH_BLOCKS = [*SITE_PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+MICROCONTROLLER = "docs/how-to/microcontroller.md"
 NOT_OURS = ("python3", "pip", "curl", "cc", "./", "arm-", "docker", "cd", ".", "python", "make", "ray")
 BLOCK = re.compile(r"(?:^<!-- (file|run)(?:: ([^>]*?))? -->\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -193,9 +198,55 @@ def test_links_of_the_repository_become_links_of_the_site() -> None:
     assert pages.site_path(statistics) == "reference/statistics.md#tinydigits.evaluation.statistics"
 
 
-def test_a_part_of_the_readme_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no part 'nothing'"):
-        pages.readme_part("nothing")
+def test_the_readme_is_short_and_its_tables_are_those_that_are_made() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 180
+    for page, parts in readme.tables().items():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for name, part in parts.items():
+            block = f"<!-- {name}: made by `{readme.COMMAND}` -->\n{part}\n<!-- /{name} -->"
+            assert block in text, f"{page} is old: run `python -m docs.readme --tables`"
+
+
+def test_every_capture_has_its_marks() -> None:
+    for page, name in (("README.md", "train"), ("docs/how-to/network.md", "inspect"), (MICROCONTROLLER, "export")):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert text.count(f"<!-- {name}: made by `{readme.COMMAND}` -->") == 1
+        assert text.count(f"<!-- /{name} -->") == 1
+
+
+def test_a_training_is_trimmed_to_its_first_and_last_epochs() -> None:
+    epochs = "".join(f"epoch {n:>2}/10  loss 0.1\n" for n in range(1, 11))
+    summary = " final epoch  99.61 %\n mean of the last three epochs  99.48 %\n parameters  9,426\n epochs  10\n"
+    assert readme.trimmed(f"```text\n$ tinydigits train\n{epochs}\n{summary}\nWeights: runs/a\n```").splitlines() == [
+        "```text", "$ tinydigits train", "epoch  1/10  loss 0.1", "epoch  2/10  loss 0.1", "…", "epoch 10/10  loss 0.1",
+        " final epoch  99.61 %", "Weights: runs/a", "```",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=named)
+def test_pages_import_from_tinydigits_alone(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "python":
+            assert not re.search(r"^\s*(from|import) tinydigits(?! as td$)", block.code, re.MULTILINE), block.code
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_the_c_of_the_readme_compiles_and_reads_a_picture(tmp_path: Path) -> None:
+    path = packaged_graph("tiny-10k", int8=True)
+    assert path is not None
+    write_c(load_graph(path), tmp_path)
+    (snippet,) = (block.code for block in blocks(ROOT / "README.md") if block.language == "c")
+    picture = np.zeros((120, 160), np.uint8)
+    picture[20:100, 76:84] = 255  # a 1
+    values = ",".join(map(str, picture.ravel()))
+    main = f"#include <stdio.h>\nstatic uint8_t gray[] = {{{values}}};\nstatic uint8_t black[sizeof gray];\n"
+    main += 'int main(void) { printf("%d %d\\n", read_digit(gray), read_digit(black)); return 0; }\n'
+    (tmp_path / "reader.c").write_text(snippet + main)
+    sources = ["reader.c", "tiny_10k.c", "tinydigits_preprocess.c"]
+    flags = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"]
+    subprocess.run(["cc", *flags, "-o", "reader", *sources], cwd=tmp_path, check=True)
+    done = subprocess.run([tmp_path / "reader"], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 -1\n"
 
 
 @pytest.mark.slow
@@ -210,4 +261,3 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_p
     for page in built:
         text = page.read_text(encoding="utf-8")
         assert not re.search(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)=["']?(?:https?:)?//""", text), page
-        assert "<!-- README:" not in text

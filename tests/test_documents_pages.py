@@ -38,14 +38,14 @@ def write_proof(results: Path, model: str, recipe: str, mean: float, verdict: st
     ]
     final = {"mean": mean, "sd": 0.001, "lower_bound": mean - 0.0017}
     study = {
-        "recipe": recipe, "config": {"recipe": settings(recipe)}, "epochs": epochs, "n": 3, "protocol": "final",
+        "recipe": recipe, "config": {"recipe": settings(recipe)}, "epochs": epochs, "n": 3, "split": "test",
         "final": final, "runs": runs,
     }  # fmt: skip
-    judged = {"verdict": verdict, "n": 3, **final, "interval": [mean - 0.002, mean + 0.002]}
+    found = {"verdict": verdict, "n": 3, **final, "interval": [mean - 0.002, mean + 0.002]}
     path = results / "proofs" / f"{model}-{recipe}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"command": "tinydigits prove", "study": study, "verdicts": [judged]})
-    return {"recipe": recipe, "epochs": epochs, **judged, "evidence": f"results/proofs/{path.name}"}
+    write_json(path, {"command": "tinydigits prove", "study": study, "verdicts": [found]})
+    return {"recipe": recipe, "epochs": epochs, **found, "evidence": f"results/proofs/{path.name}"}
 
 
 def write_documented(results: Path, studies: dict[str, list[dict[str, Any]]]) -> None:
@@ -54,7 +54,12 @@ def write_documented(results: Path, studies: dict[str, list[dict[str, Any]]]) ->
         document = load_document(name, results)
         counts = {"parameters": document.inspection.parameters}
         rows.append(
-            {"model": name, "claim": document.claim.as_dict(), "recounted": counts, "studies": studies.get(name, [])}
+            {
+                "model": name,
+                "reported": document.reported.target().as_dict(),
+                "measured": counts,
+                "studies": studies.get(name, []),
+            }
         )
     write_json(results / "documented.json", {"rows": rows})
 
@@ -63,7 +68,7 @@ def ablation(what: str, difference: float | None) -> dict[str, Any]:
     around = None if difference is None else [difference - 0.001, difference + 0.001]
     return {
         "network": "plain-9k", "what": what, "epochs": 10, "parameters": 9032, "macs": 662816, "n": 3, "mean": 0.98,
-        "judged_by": "5,000 held-out training digits", "interval": [0.97, 0.99], "time_seconds": 60.0,
+        "evaluated_on": "5,000 validation digits", "interval": [0.97, 0.99], "time_seconds": 60.0,
         "difference": difference, "difference_interval": around, "worth": difference and "It helps: so much.",
     }  # fmt: skip
 
@@ -100,7 +105,7 @@ def test_two_runs_write_the_same_bytes_and_every_picture_that_a_page_shows(resul
     assert "pictures/documents/blocks-19k-seeds.png" not in shown
 
 
-def test_a_page_shows_the_failed_recipe_first_and_then_the_one_that_meets_the_claim(results: Path) -> None:
+def test_a_page_shows_the_failed_recipe_first_and_then_the_one_that_meets_the_figure(results: Path) -> None:
     text = documents.page(load_document("plain-9k", results))
     rows = [line.replace(NO_BREAK, " ") for line in text.splitlines() if line.startswith("| `")]
     assert rows == [
@@ -125,7 +130,7 @@ def test_the_table_has_a_line_a_study_and_one_for_each_that_is_to_come(results: 
     plain = next(i for i, row in enumerate(cells) if "plain-9k" in row[0])
     first, second = cells[plain], cells[plain + 1]
     assert first[0] == "[`plain-9k`](../../docs/documents/plain-9k.md): 97.47 % in the first epoch, 9,032 parameters"
-    assert first[1] == "9,032 (as stated)"
+    assert first[1] == "9,032 (as reported)"
     assert first[2] == "[as documented](../../results/proofs/plain-9k-documented-plain-9k.json)"
     assert first[3:] == ["97.010 ± 0.100", "3", "96.840", "**failed**"]
     assert second[:2] == ["", ""]
@@ -136,18 +141,18 @@ def test_the_table_has_a_line_a_study_and_one_for_each_that_is_to_come(results: 
     assert [row[6] for row in cells if "blocks-19k" in row[0]] == ["not proved yet"]
     assert next(row for row in cells if "blocks-19k" in row[0])[1] == "19,866 (within the limit)"
     assert next(row for row in cells if "pooled-16k" in row[0])[1:3] == [
-        "16,806 (none stated)",
+        "16,806 (none reported)",
         "our recipe `fast`",
     ]
 
 
-def test_a_study_without_a_claim_has_no_verdict(results: Path, tmp_path: Path) -> None:
+def test_a_study_without_a_reported_accuracy_has_no_verdict(results: Path, tmp_path: Path) -> None:
     mine = tmp_path / "results"
     shutil.copytree(results, mine)
     line = write_proof(mine, "pooled-16k", "fast", 0.993, "not judged")
     write_documented(mine, {"pooled-16k": [line]})
     row = next(line for line in documents.documented_table("", mine).splitlines() if "pooled-16k" in line)
-    assert row.replace(NO_BREAK, " ").endswith("| 99.300 ± 0.100 | 3 | 99.130 | no claim |")
+    assert row.replace(NO_BREAK, " ").endswith("| 99.300 ± 0.100 | 3 | 99.130 | nothing reported |")
     assert "AdamW, learning rate 0.01" in documents.page(load_document("pooled-16k", mine))
 
 
@@ -169,13 +174,13 @@ def test_every_document_has_advice_in_whole_sentences(name: str, results: Path) 
 def test_advice_takes_its_figures_from_the_results(results: Path) -> None:
     text = "\n".join(advice(load_document("plain-9k", results)))
     assert "we would take batch norm (+0.50 points). We would leave out dropout 0.05 (-0.40 points)." in text
-    assert "98.12 ± 0.10 % in place of 97.01 ± 0.10 %, and the verdict on the claim is **met**." in text
-    assert "Not told apart from nothing by 3 seeds: padding 1 (+0.05 points)." in text
+    assert "98.12 ± 0.10 % in place of 97.01 ± 0.10 %, and the verdict on the reported accuracy is **met**." in text
+    assert "No effect shown with 3 seeds: padding 1 (+0.05 points)." in text
     assert "6 of 6 that it gives are wrong" in text
     assert "end between 96.91 % and 97.11 %" in text
 
 
-def test_advice_on_the_pool_of_pooled_16k_is_recounted(results: Path) -> None:
+def test_advice_on_the_pool_of_pooled_16k_is_measured(results: Path) -> None:
     text = "\n".join(advice(load_document("pooled-16k", results)))
     assert "sees 49 of 121 positions" in text
     assert "2,505,856 MACs an image, 1,944,320 without it" in text
@@ -187,7 +192,7 @@ def test_a_worse_recipe_is_no_advice(results: Path, tmp_path: Path) -> None:
     write_proof(mine, "plain-9k", "improved-plain-9k", 0.9651, "failed")
     text = "\n".join(advice(load_document("plain-9k", mine)))
     assert "improved" not in text
-    assert "Let the learning rate fall to nothing at the end." in text
+    assert "Let the learning rate fall to zero at the end." in text
 
 
 @pytest.mark.parametrize("recipe", list_recipes())
@@ -217,5 +222,5 @@ def test_what_is_committed_is_what_the_program_makes() -> None:
     for name in documented_names():
         committed = (ROOT / "docs" / "documents" / f"{name}.md").read_text(encoding="utf-8")
         fresh = documents.page(load_document(name, ROOT / "results"))
-        untrained = [text.partition("## Its claims, trained")[0] for text in (committed, fresh)]
+        untrained = [text.partition("## Its accuracy, trained")[0] for text in (committed, fresh)]
         assert untrained[0] == untrained[1], f"docs/documents/{name}.md is old: run `{documents.COMMAND}`"

@@ -45,6 +45,7 @@ def test_the_wheel_holds_weights_and_types_but_no_tests(wheel: Path) -> None:
     assert not any(name.startswith(("tests/", "benchmarks/", "docs/")) for name in names)
 
 
+@pytest.mark.slow
 def test_the_wheel_trains_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     _run(sys.executable, "-m", "venv", str(tmp_path / "env"), cwd=tmp_path)
     binaries = tmp_path / "env" / "bin"

@@ -11,8 +11,8 @@ from benchmarks.measure import measured, ratio, started
 from benchmarks.profiles import KINDS, kind_of
 from benchmarks.training import _operations, accuracy_figures, beside
 from docs import performance
-from tinydigits.models.inspect import inspect_model
-from tinydigits.models.registry import create_model
+from tinydigits.inspection.inspect import inspect_model
+from tinydigits.models.factory import create_model
 from tinydigits.storage import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -31,26 +31,26 @@ def _loop(network: str, threads: int) -> list[dict[str, Any]]:
     found = []
     for way, speed, times in (("torch", 6000, 1.2), ("native", 9000, 1.8)):
         found.append(
-            _figure("loop", f"{network} {way}", times, "times", ">= 1.5", kernels=way, interval=[1.1, 1.9], **common)
+            _figure("loop", f"{network} {way}", times, "times", ">= 1.5", backend=way, interval=[1.1, 1.9], **common)
         )
-        found.append(_figure("loop", f"{network} {way}", speed, "images/s", kernels=way, **common))
-        found.append(_figure("loop", f"{network} {way}", 20 * times, "%", kernels=way, interval=[20.0, 40.0], **common))
-    found.append(_figure("loop", f"{network} eager", 5000, "images/s", kernels="eager", **common))
-    found.append(_figure("loop", f"{network} eager", 17.0, "%", kernels="eager", interval=[16.0, 18.0], **common))
+        found.append(_figure("loop", f"{network} {way}", speed, "images/s", backend=way, **common))
+        found.append(_figure("loop", f"{network} {way}", 20 * times, "%", backend=way, interval=[20.0, 40.0], **common))
+    found.append(_figure("loop", f"{network} eager", 5000, "images/s", backend="eager", **common))
+    found.append(_figure("loop", f"{network} eager", 17.0, "%", backend="eager", interval=[16.0, 18.0], **common))
     return found
 
 
 FIGURES = [
     _figure("sprint", "sprint: test accuracy", 99.47, "%", "99.40", n=10, sd=0.03, lower_bound=99.45),
-    _figure("sprint", "sprint: whole command", 24.2, "s", "60, reach for 25", n=10, interval=[23.9, 24.5]),
-    _figure("peers", "pytorch-example, 14 epochs / sprint: wall-clock", 31.2, "times", ">= 12, reach for 30", n=5,
-            interval=[30.1, 32.2], reach_reached=True),
-    _figure("peers", "layered-19k, 19 epochs / sprint: wall-clock", 6.8, "times", ">= 7, reach for 20", n=5,
-            interval=[6.7, 6.9], reach_reached=False),
+    _figure("sprint", "sprint: whole command", 24.2, "s", "60, stretch goal 25", n=10, interval=[23.9, 24.5]),
+    _figure("peers", "pytorch-example, 14 epochs / sprint: wall-clock", 31.2, "times", ">= 12, stretch goal 30", n=5,
+            interval=[30.1, 32.2], stretch_reached=True),
+    _figure("peers", "layered-19k, 19 epochs / sprint: wall-clock", 6.8, "times", ">= 7, stretch goal 20", n=5,
+            interval=[6.7, 6.9], stretch_reached=False),
     *_loop("bottleneck-9k", 1),
     *_loop("tiny-10k", 2),
-    _figure("profiles", "tiny-10k", 61.0, "%", network="tiny-10k", kernels="native",
-            shares=dict.fromkeys(KINDS, 12.5)),
+    _figure("profiles", "tiny-10k", 61.0, "%", network="tiny-10k", backend="native",
+            fractions=dict.fromkeys(KINDS, 12.5)),
 ]  # fmt: skip
 MACHINE = {"processor": "P", "cores": 2, "system": "Linux", "python": "3.11", "packages": {"torch": "2", "numpy": "2"}}
 
@@ -68,8 +68,8 @@ def test_what_was_measured_stands_on_the_page(tmp_path: Path) -> None:
     target = _pages(tmp_path, FIGURES)
     text = (target / "performance.md").read_text(encoding="utf-8")
     assert "| sprint: test accuracy | 99.47 % ± 0.03, lower bound 99.45 | 10 | 99.40: reached |" in text
-    assert "31.2 times (30.1–32.2) | 5 | >= 12, reach for 30: both reached |" in text
-    assert "6.8 times (6.7–6.9) | 5 | >= 7, reach for 20: **not reached** |" in text
+    assert "31.2 times (30.1–32.2) | 5 | >= 12, stretch goal 30: both reached |" in text
+    assert "6.8 times (6.7–6.9) | 5 | >= 7, stretch goal 20: **not reached** |" in text
     assert "| `tiny-10k` | 2 | 5,000 | 6,000 | 9,000 | 1.2 (1.1–1.9) | 1.8 (1.1–1.9) | >= 1.5: reached |" in text
     assert "17 % / 24 % / 36 %" in text
     assert text.count("Not measured yet") == 1  # many seeds
@@ -105,8 +105,8 @@ def test_a_second_run_stands_beside_the_first(tmp_path: Path) -> None:
     assert agreed == {"pytorch-example": True, "layered-19k": False}
     assert [{k: v for k, v in figure.items() if k != "again"} for figure in known] == FIGURES
     text = (_pages(tmp_path, known) / "performance.md").read_text(encoding="utf-8")
-    assert "2 figures that have an interval a second time; of\n1 the two intervals meet." in text
-    assert "| 6.8 times (6.7–6.9); >= 7, reach for 20: **not reached** | 7.8 times (7.7–7.9); >= 7, reach" in text
+    assert "the 2 figures that have an interval a second time; for\n1 of them the two intervals overlap." in text
+    assert "| 6.8 times (6.7–6.9); >= 7, stretch goal 20: **not reached** | 7.8 times (7.7–7.9); >= 7, stretch" in text
 
 
 def test_operations_of_a_step() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ def test_the_tour_has_fifteen_cells_without_outputs() -> None:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
         if cell["cell_type"] == "code":
-            compile("".join(cell["source"]), cell["id"], "exec")
+            source = "".join(cell["source"])
+            compile(source, cell["id"], "exec")
+            assert not re.search(r"(from|import) tinydigits(?! as td\n)", source)  # the public face alone
     assert len({cell["id"] for cell in cells}) == 15
 
 

@@ -1,6 +1,6 @@
-"""Drives a headless Chromium over its DevTools protocol, through two pipes: no driver, no package, no port.
+"""Drives a headless Chromium over its DevTools Protocol, through two pipes: no driver, no package, no port.
 
-Messages are JSON, each ended by a zero byte; the browser reads them on descriptor 3 and answers on 4, and ends when
+Messages are JSON, each ended by a zero byte; the browser reads them on descriptor 3 and replies on 4, and ends when
 the pipes close. Protocol: https://chromedevtools.github.io/devtools-protocol/
 """
 
@@ -73,7 +73,7 @@ class Chromium:
             self._process.wait()
 
     def call(self, method: str, **parameters: Any) -> Any:
-        """One command of the protocol, and its result."""
+        """One command, and its result."""
         self._number += 1
         number = self._number
         message: dict[str, Any] = {"id": number, "method": method, "params": parameters}
@@ -83,11 +83,11 @@ class Chromium:
         self._process.stdin.write(json.dumps(message).encode() + b"\0")
         self._process.stdin.flush()
         deadline = time.monotonic() + TIMEOUT_SECONDS
-        while (answer := self._receive(deadline)).get("id") != number:
-            self.events.append(answer)
-        if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error']}")
-        return answer["result"]
+        while (reply := self._receive(deadline)).get("id") != number:
+            self.events.append(reply)
+        if "error" in reply:
+            raise RuntimeError(f"{method}: {reply['error']}")
+        return reply["result"]
 
     def _receive(self, deadline: float) -> Event:
         assert self._process.stdout is not None
@@ -96,7 +96,7 @@ class Chromium:
             ready, _, _ = select.select([descriptor], [], [], max(0, deadline - time.monotonic()))
             data = os.read(descriptor, 1 << 20) if ready else b""
             if not data:
-                raise RuntimeError("Chromium ended" if ready else "Chromium does not answer")
+                raise RuntimeError("Chromium ended" if ready else "Chromium does not reply")
             self._received += data
         message, _, rest = self._received.partition(b"\0")
         self._received = rest

@@ -29,7 +29,7 @@ DIGITS: list[list[Stroke]] = [
 
 
 def write(browser: Chromium, digit: int, *, kind: str = "mouse", size: float = 0.8, corner: Point = (0.1, 0.1)) -> None:
-    """Draw a digit with mouse, pen or touch; `size` and `corner` are shares of the paper."""
+    """Draw a digit with mouse, pen or touch; `size` and `corner` are fractions of the paper."""
     left, top, width, height = browser.box("#field")
     for stroke in DIGITS[digit]:
         points = [(left + width * (corner[0] + size * x), top + height * (corner[1] + size * y)) for x, y in stroke]

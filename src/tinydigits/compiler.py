@@ -1,5 +1,6 @@
-"""The C compiler of this machine: it checks exported C, and makes the training kernels."""
+"""The C compiler of this machine: it checks exported C, and compiles the native training backend."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -7,20 +8,26 @@ import subprocess
 
 from tinydigits.errors import ToolMissingError
 
-NATIVE = "-march=native"  # all that this processor can do; not every compiler knows the flag
+NATIVE = "-march=native"  # all instructions of this processor; not every compiler knows the flag
 
 
 def find_compiler(purpose: str) -> list[str]:
-    """The words that call a C compiler: those of $CC (as `ccache gcc`) if it is set, else cc, gcc or clang.
+    """The command of a C compiler: $CC (such as `ccache gcc`) if it is set, else cc, gcc or clang.
 
-    Args:
-        purpose: What it is needed for, as the beginning of a sentence: `exported C is checked`.
+    `purpose` is what needs it, as a clause that “with one” can follow: “exported C is checked”.
 
     Raises:
-        ToolMissingError: there is none, or CC names none.
+        ToolMissingError: there is none, or CC does not name one.
     """
     if named := os.environ.get("CC", "").strip():
-        return _named_compiler(named, purpose)
+        words = []
+        with contextlib.suppress(ValueError):  # an unclosed quotation
+            words = shlex.split(named)
+        if words and shutil.which(words[0]):
+            return words
+        raise ToolMissingError(
+            f"CC is set to {named!r}, which is no command, but {purpose} with it. Name a C compiler in CC, or unset it."
+        )
     for name in ("cc", "gcc", "clang"):
         if path := shutil.which(name):
             return [path]
@@ -30,19 +37,6 @@ def find_compiler(purpose: str) -> list[str]:
 
 
 def complaint(program: str, done: subprocess.CompletedProcess[bytes]) -> str:
-    """What a program that failed has said, or that it said nothing."""
+    """What a failed program printed, or that it printed nothing."""
     said = (done.stderr or done.stdout).decode(errors="replace").strip()
     return said or f"{program} ended with status {done.returncode} and said nothing."
-
-
-def _named_compiler(named: str, purpose: str) -> list[str]:
-    try:
-        words = shlex.split(named)
-    except ValueError:  # a quotation that does not end
-        words = []
-    if not words or shutil.which(words[0]) is None:
-        raise ToolMissingError(
-            f"CC is set to {named!r}, and there is no such command, but {purpose} with it. "
-            "Name a C compiler in CC, or unset it."
-        )
-    return words

@@ -1,4 +1,4 @@
-"""Every error a user can cause. The message is a sentence: the value, the rule, the remedy."""
+"""Every error a user can cause. The message is a sentence: the value, the rule, the hint."""
 
 from typing import ClassVar
 
@@ -14,19 +14,19 @@ class ConfigError(TinydigitsError):
 
 
 class DataError(TinydigitsError):
-    """Digits cannot be had from where they were asked for."""
+    """Digits cannot be loaded from the named source."""
 
 
 class DataNotFoundError(DataError):
-    """The data set is nowhere to be found. The only data error after which `auto` falls back."""
+    """The data set was not found. The only data error after which `auto` falls back."""
 
 
 class DamagedDataError(DataError):
-    """A data file is there, but is not what it claims to be."""
+    """A data file exists, but its content is wrong."""
 
 
 class ArrayError(DataError, ValueError):
-    """An array cannot be taken for digits. A ValueError too, as scikit-learn's users expect."""
+    """An array does not hold digits. A ValueError too, as scikit-learn's users expect."""
 
 
 class PictureError(TinydigitsError):
@@ -34,7 +34,7 @@ class PictureError(TinydigitsError):
 
 
 class UnreadablePictureError(PictureError):
-    """The file is no picture, is cut off, or is too large to decode safely."""
+    """The file is not a picture, is cut off, or is too large to decode safely."""
 
 
 class BlankPictureError(PictureError):
@@ -54,13 +54,13 @@ class WeightsError(TinydigitsError):
 
 
 class BudgetError(TinydigitsError):
-    """A network breaks a budget that it was asked to keep."""
+    """A network breaks its budget."""
 
     exit_code = 1
 
 
 class RunError(TinydigitsError):
-    """A run cannot start, go on or be read."""
+    """A run cannot start, resume or be read."""
 
 
 class DivergedError(RunError):
@@ -72,7 +72,7 @@ class ExportError(TinydigitsError):
 
 
 class ToolMissingError(TinydigitsError):
-    """A program or package that is needed, such as a C compiler, is not on this machine."""
+    """A required program or package, such as a C compiler, is not on this machine."""
 
 
 class ServeError(TinydigitsError):
@@ -80,9 +80,9 @@ class ServeError(TinydigitsError):
 
 
 class StorageError(TinydigitsError):
-    """Something cannot be written: the disk is full, the place is read-only or already taken."""
+    """Something cannot be written: the disk is full, or the path is read-only or exists already."""
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of any kind says, as a part of a sentence of ours."""
+    """An error's message on one line, to quote in a sentence."""
     return " ".join(str(error).split())

@@ -1,29 +1,29 @@
-"""Writing to disk so that a reader, or the next start, never sees half a file."""
+"""Write to disk so that no reader, and no later start, sees half a file."""
 
 import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tinydigits.errors import StorageError
 
 
 def user_cache() -> Path:
-    """Where this user's downloads, and what is made from them, lie; it may not exist yet."""
-    import platformdirs  # whoever only writes files does without it
+    """The directory of this user's downloads and of what is made from them; it may not exist yet."""
+    import platformdirs  # not needed just to write files
 
     return Path(platformdirs.user_cache_dir("tinydigits"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, flush it to the disk, and rename it into place.
+    """Write `content` beside `path`, flush it to the disk, and rename it to `path`.
 
-    A crash, a kill or a full disk at any moment leaves either the old file or the new one.
+    A crash, a kill or a full disk leaves either the old file or the new one.
 
     Raises:
         StorageError: the disk is full or the directory cannot be written to; `path` is as it was.
@@ -36,7 +36,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes 0600; the result should be like any new file
+        temporary.chmod(0o666 & ~_umask())  # mkstemp creates 0600; the result should be like any new file
         temporary.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
@@ -47,8 +47,8 @@ def write_bytes(path: Path, content: bytes) -> None:
                 temporary.unlink()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, with the guarantees of `write_bytes`. NaN is refused."""
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON, with the guarantees of `write_bytes`. NaN is rejected."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
@@ -65,26 +65,17 @@ def append_line(path: Path, line: str) -> None:
         raise _storage_error(error, path) from error
 
 
-def read_lines(path: Path) -> list[Any]:
-    """What stands in a log file (JSON Lines).
-
-    Raises:
-        OSError, ValueError: it cannot be read, or a line is no JSON.
-    """
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def make_directory(path: Path) -> None:
-    """Make a new directory and its parents.
+    """Create a new directory and its parents.
 
     Raises:
-        StorageError: it exists already, or cannot be made.
+        StorageError: it exists already, or cannot be created.
     """
     try:
         path.mkdir(parents=True)
     except FileExistsError as error:
         raise StorageError(
-            f"{path} exists already, and nothing is overwritten. Name another directory or remove it."
+            f"{path} exists already, and nothing is overwritten. Name another directory, or remove it."
         ) from error
     except OSError as error:
         raise _storage_error(error, path) from error
@@ -92,10 +83,10 @@ def make_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def staged_directory(parent: Path) -> Iterator[Path]:
-    """A hidden new directory in `parent` (which is made), to be filled and then renamed; removed if it was not.
+    """A hidden new directory in `parent`, to be filled and then renamed; removed if it was not. `parent` is created.
 
     Raises:
-        StorageError: it cannot be made.
+        StorageError: it cannot be created.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +100,18 @@ def staged_directory(parent: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def file_stem(name: str) -> str:
+    """A model's or data set's name as part of a directory's name: `dir/net.py:Net` becomes `net-py-Net`."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", Path(name).name).strip("-")
+
+
+def next_free(parent: Path, stem: str) -> Path:
+    """The next of the numbered names `<stem>-001`, … in a directory, which need not exist yet."""
+    pattern = re.compile(rf"{re.escape(stem)}-(\d+)")
+    taken = [int(match[1]) for path in parent.glob("*") if (match := pattern.fullmatch(path.name))]
+    return parent / f"{stem}-{max(taken, default=0) + 1:03d}"
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
@@ -116,7 +119,7 @@ def _umask() -> int:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename durable; some file systems refuse to sync a directory, which is no reason to stop."""
+    """Make a rename durable; some file systems cannot sync a directory, which is ignored."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:
@@ -131,4 +134,4 @@ def _storage_error(error: OSError, path: Path) -> StorageError:
             f"{path} could not be written: the disk is full. Free some space or write elsewhere with --out."
         )
     reason = (error.strerror or str(error)).lower()
-    return StorageError(f"{path} could not be written: {reason}. Write elsewhere with --out, or mend the permissions.")
+    return StorageError(f"{path} could not be written: {reason}. Write elsewhere with --out, or fix the permissions.")

@@ -1,6 +1,6 @@
 """Is the first study better than the second, by how much, and how sure is that?
 
-Both were judged by the same digits. The interval of the difference is a
+Both were evaluated on the same digits. The interval of the difference is a
 bootstrap over seeds and digits together.
 
 Example:
@@ -9,7 +9,6 @@ Example:
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from tinydigits.cli.arguments import add_json
 from tinydigits.cli.output import print_json, print_plain, stdout_console
@@ -26,29 +25,22 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, print."""
     from tinydigits.studies.compare import compare
 
-    document = compare(arguments.first, arguments.second)
+    comparison = compare(arguments.first, arguments.second)
     if arguments.json:
-        print_json(document)
-    else:
-        _print(document)
-    return 0
-
-
-def _print(document: dict[str, Any]) -> None:
+        print_json(comparison)
+        return 0
     screen = stdout_console()
-    for side in ("first", "second"):
-        study = document[side]
-        sd = f" ± {100 * study['sd']:.3f}" if study["sd"] is not None else ""
-        screen.print(f"{study['study_dir']}: {100 * study['mean']:.3f} %{sd}, n = {study['n']}", markup=False)
-    low, high = document["interval"]
+    for study in (comparison.first, comparison.second):
+        sd = f" ± {100 * study.sd:.3f}" if study.sd is not None else ""
+        screen.print(f"{study.study_dir}: {100 * study.mean:.3f} %{sd}, n = {study.n}", markup=False)
+    low, high = comparison.interval
     screen.print(
-        f"Difference: {100 * document['difference']:+.3f} points, 95 % interval {100 * low:+.3f} to {100 * high:+.3f}"
+        f"Difference: {100 * comparison.difference:+.3f} points, 95 % interval {100 * low:+.3f} to {100 * high:+.3f}"
     )
-    if document["p_seeds"] is not None:
-        screen.print(f"Over seeds alone (Welch's t test): p = {document['p_seeds']:.3g}")
-    pair = document["seed_0"]
-    screen.print(
-        f"Seed 0 of each on the same digits (exact McNemar test): only the first right {pair['only_first']}, "
-        f"only the second {pair['only_second']}, p = {pair['p']:.3g}"
-    )
-    print_plain(screen, document["sentence"], "bold")
+    if comparison.p_seeds is not None:
+        screen.print(f"Over seeds alone (Welch's t test): p = {comparison.p_seeds:.3g}")
+    pair = comparison.seed_0
+    counts = f"only the first correct {pair.only_first}, only the second {pair.only_second}, p = {pair.p:.3g}"
+    screen.print(f"Seed 0 of each on the same digits (exact McNemar test): {counts}")
+    print_plain(screen, comparison.sentence, "bold")
+    return 0

@@ -1,7 +1,7 @@
 """Digit classifiers under hard limits: designed, trained, proved and shipped.
 
-Each command has --help with an example. Exit codes: 0 done; 1 a budget that
-was asked for was not met or not judged; 2 wrong usage or bad input;
+Each command has --help with an example. Exit codes: 0 done; 1 a budget
+or parity was not met or not judged; 2 wrong usage or bad input;
 130 interrupted.
 
 Example:
@@ -21,7 +21,7 @@ from tinydigits.errors import TinydigitsError
 COMMANDS = {
     "models": "the zoo: parameters, cost, accuracy",
     "inspect": "a network layer by layer",
-    "audit": "a document's claims against the recount",
+    "audit": "what a document reports, against what is measured",
     "train": "train a network",
     "evaluate": "score trained weights",
     "prove": "many seeds, one verdict",
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TinydigitsError as error:
         print(f"tinydigits {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "Interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (`| head`) has gone; keep the interpreter from complaining when it flushes at exit.
@@ -60,19 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tinydigits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="tinydigits", description=__doc__, formatter_class=formatter)
     parser.add_argument("--version", action="version", version=f"tinydigits {version('tinydigits')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, summary in COMMANDS.items():
         module = importlib.import_module(f"tinydigits.cli.{name}")
         command = commands.add_parser(
-            name,
-            help=summary,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
+            name, help=summary, description=module.__doc__, formatter_class=formatter, allow_abbrev=False
         )
         module.add_arguments(command)
     return parser

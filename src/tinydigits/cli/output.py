@@ -1,11 +1,10 @@
-"""Where output goes: results to stdout, progress and notices to stderr."""
+"""Where output goes: results to stdout, progress and warnings to stderr."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,9 +25,11 @@ def results_alone_on_stdout() -> Iterator[None]:
         _stdout.reset(token)
 
 
-def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), file=_stdout.get(sys.stdout))
+def print_json(value: object) -> None:
+    """One JSON document on stdout: a record, a list of records, or plain data."""
+    from tinydigits.records import encode
+
+    print(encode(value).decode(), end="", file=_stdout.get(sys.stdout))
 
 
 def stdout_console() -> "Console":
@@ -39,7 +40,7 @@ def stdout_console() -> "Console":
 
 
 def stderr_console(*, quiet: bool = False) -> "Console":
-    """For progress and notices; silent when `quiet`."""
+    """For progress and warnings; silent when `quiet`."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, quiet=quiet)
@@ -50,9 +51,10 @@ def print_plain(console: "Console", text: str, style: str = "") -> None:
     console.print(text, style=style, markup=False, soft_wrap=True)
 
 
-def print_notice(sentence: str) -> None:
-    """What has to be known, on stderr, even with --quiet."""
-    print_plain(stderr_console(), sentence, "bold yellow")
+def print_warning(sentence: str | None) -> None:
+    """What has to be known, on stderr, even with --quiet; None: nothing."""
+    if sentence:
+        print_plain(stderr_console(), sentence, "bold yellow")
 
 
 def watched(parts: Sequence[_Part], what: str) -> Iterable[_Part]:

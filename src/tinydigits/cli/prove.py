@@ -1,9 +1,8 @@
 r"""Train a network with several seeds, and say what that proves of a budget.
 
-One process a core, one thread each, on this machine or on a Ray cluster; or
-all seeds at once, on a GPU. The same command goes on after a kill: finished
-runs are kept, unfinished ones go on from their last epoch. Exit code 1 unless
-the budget is met.
+One process a core, one thread each, on this machine or on a Ray cluster.
+Rerun the same command after a kill: finished runs are kept, unfinished ones
+resume from their last epoch. Exit code 1 unless the budget is met.
 
 Example:
   tinydigits prove plain-9k --recipe documented-plain-9k \
@@ -13,225 +12,147 @@ Example:
 """
 
 import argparse
-import shlex
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tinydigits.cli.arguments import (
-    add_budget,
-    add_data,
-    add_engine,
-    add_json,
-    add_kernels,
-    add_model,
-    add_protocol,
-    add_recipe,
-    choose_engine,
-    run_config,
-)
-from tinydigits.cli.output import print_json, print_notice, print_plain, stderr_console, stdout_console
-from tinydigits.errors import ConfigError
+from tinydigits.cli import arguments as options
+from tinydigits.cli.output import print_json, print_plain, print_warning, stderr_console, stdout_console
+from tinydigits.cli.progress import live_table, resumable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tinydigits.data.dataset import DigitData
-    from tinydigits.models.budget import Budget
-    from tinydigits.models.inspect import Inspection
-    from tinydigits.studies.runners import Engine, Event, Job
-    from tinydigits.training.config import RunConfig
+    from tinydigits.records import Epoch, ProofResult, StudyResult
+    from tinydigits.studies.engines.jobs import Event, Job
+    from tinydigits.studies.prove import Study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `tinydigits prove`."""
-    add_model(parser)
+    options.add_model(parser)
     parser.add_argument("--seeds", metavar="N", type=int, default=5, help="seeds 0 to N-1 (default: 5)")
-    add_budget(parser)
-    add_recipe(parser)
-    add_data(parser)
-    add_protocol(parser)
-    add_kernels(parser)
+    options.add_budget(parser)
+    options.add_recipe(parser)
+    options.add_data(parser)
+    options.add_split(parser)
+    options.add_backend(parser)
     parser.add_argument(
-        "--twin",
+        "--calibrate",
         action="store_true",
-        help="also train the tune twin (seed 0, without the held-out digits) and calibrate by it",
+        help="also train a calibration run (seed 0, without the validation digits) and calibrate with it",
     )
-    add_engine(parser, stacked=True)
+    options.add_engine(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, help="default: studies/MODEL-RECIPE")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    add_json(parser)
+    options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Refuse what cannot be met, train what is missing, judge, write, print."""
-    if arguments.seeds < 1:
-        raise ConfigError(f"--seeds {arguments.seeds}: it is at least 1.")
-    engine = choose_engine(arguments)
-    config, budget, inspection, data = _prepare(arguments)
-    study = arguments.out or _default_directory(config)
-    try:
-        document, verdict = prove_seeds(arguments, engine, study, config, budget, inspection, data)
-    except KeyboardInterrupt:
-        print(
-            f"Interrupted. What is finished is kept in {shlex.quote(str(study))}, and the same command goes on.",
-            file=sys.stderr,
-        )
-        return 130
-    if arguments.json:
-        print_json(verdict)
-    else:
-        print_proof(document, verdict)
-    return 0 if budget is None or verdict["verdict"] == "met" else 1
+    """Settle, train, print."""
+    from tinydigits.inspection.budget import load_budget
+    from tinydigits.studies.prove import plan_study, run_study
 
-
-def prove_seeds(
-    arguments: argparse.Namespace,
-    engine: "Engine",
-    study: Path,
-    config: "RunConfig",
-    budget: "Budget | None",
-    inspection: "Inspection",
-    data: "DigitData",
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train, collect, judge; returns what stands in study.json and in verdict.json."""
-    from tinydigits.reports.badge import badge
-    from tinydigits.storage import write_bytes
-    from tinydigits.studies.prove import collect, finished_runs, judge, open_jobs, open_study
-
-    console = stderr_console(quiet=arguments.quiet)
-    with open_study(study, config):
-        n = max(arguments.seeds, finished_runs(study))
-        if n > arguments.seeds:
-            print_notice(
-                f"{study} holds {n} finished runs, and all are judged: leaving out some would be choosing by result."
-            )
-        jobs = open_jobs(study, config, range(n), twin=arguments.twin)
-        runs = _count(len(jobs), "run")
-        print_plain(console, f"{config.model}, recipe {config.recipe.name}: {runs} to train, in {study}")
-        _watch(jobs, engine, arguments.workers, console)
-        held_out = data.split("tune")[1] if arguments.twin else None
-        document = collect(study, config, range(n), held_out, data.notice)
-        verdict = judge(study, document, budget, inspection)
-        label, figure = verdict["budget"] or "tinydigits", f"{100 * verdict['mean']:.2f} % · n = {verdict['n']}"
-        write_bytes(study / "badge.svg", badge(label, verdict["verdict"], figure).encode())
-    return document, verdict
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number:,} {unit}{'s' * (number != 1)}"
-
-
-def _prepare(arguments: argparse.Namespace) -> "tuple[RunConfig, Budget | None, Inspection, DigitData]":
-    """The config with its digits settled, the budget, the network's inspection; refuses before any training."""
-    from dataclasses import replace
-
-    from tinydigits.data.sources import load_dataset
-    from tinydigits.models.budget import load_budget, refuse
-    from tinydigits.models.inspect import inspect_model
-    from tinydigits.models.registry import canonical_name, create_model
-    from tinydigits.training.run import choose_device
-
-    config = run_config(arguments)
-    device = "cuda" if arguments.gpu_share else "cpu"
-    if arguments.engine == "stacked":
-        device = choose_device("auto").type
-    config = replace(config, model=canonical_name(config.model), threads=1, device=device)
-    inspection = inspect_model(create_model(config.model), name=config.model)
+    engine = options.choose_engine(arguments)
     budget = load_budget(arguments.budget) if arguments.budget else None
-    if budget is not None:
-        refuse(budget, inspection, config.recipe.epochs)
-    data = load_dataset(config.data, config.data_dir)
-    if data.notice:
-        print_notice(data.notice)
-    return replace(config, data=data.name), budget, inspection, data
-
-
-def _default_directory(config: "RunConfig") -> Path:
-    """The same for the same question, so that the same command goes on with what it began."""
-    from tinydigits.training.rundir import file_stem
-
-    parts = [file_stem(config.model), config.recipe.name]
-    if config.data != "mnist":
-        parts.append(file_stem(config.data))
-    if config.protocol != "final":
-        parts.append(config.protocol)
-    return Path("studies") / "-".join(parts)
-
-
-def _watch(jobs: "list[Job]", engine: "Engine", workers: int | None, console: "Console") -> None:
-    """A live table of all runs on a terminal; a line a finished run elsewhere."""
-    from rich.live import Live
-
-    from tinydigits.reports.tables import duration, percent
-    from tinydigits.studies.runners import JobDone, JobRepeated
-
-    rows = [{"run": job.directory.name, "epochs": job.config.recipe.epochs, "state": "waiting"} for job in jobs]
-    with Live(
-        _table(rows), console=console, refresh_per_second=4, transient=True, auto_refresh=console.is_terminal
-    ) as live:
-        for event in engine(jobs, workers):
-            _note(rows[event.job], event)
-            live.update(_table(rows))
-            if isinstance(event, JobDone):
-                result = event.result
-                live.console.print(
-                    f"{rows[event.job]['run']}: {percent(result['accuracy'])} after "
-                    f"{_count(result['epochs'], 'epoch')}, {duration(result['time_seconds'])}",
-                    soft_wrap=True,
-                )
-            elif isinstance(event, JobRepeated):
-                live.console.print(f"{rows[event.job]['run']}: its process died; it goes on in another", soft_wrap=True)
-
-
-def _note(row: dict[str, Any], event: "Event") -> None:
-    from tinydigits.studies.runners import JobDone, JobEpoch
-
-    if isinstance(event, JobEpoch):
-        row.update(event.record, state="training")
-    elif isinstance(event, JobDone):
-        row["state"] = "done"
+    config = options.config_from_arguments(arguments)
+    if arguments.gpu_fraction:
+        config = replace(config, device="cuda")
+    elif arguments.address and config.backend == "auto":  # whether the cluster's machines have a compiler, who knows
+        config = replace(config, backend="torch")
+    study = plan_study(config, budget, arguments.out)
+    print_warning(study.data.warning)
+    watch = StudyWatch(study, arguments.seeds, stderr_console(quiet=arguments.quiet))
+    with resumable(study.directory):
+        result, proof = run_study(study, arguments.seeds, calibrate=arguments.calibrate, engine=engine, watch=watch)
+    if arguments.json:
+        print_json(proof)
     else:
-        row["state"] = "died, once more"
+        print_proof(result, proof)
+    return 0 if budget is None or proof.verdict == "met" else 1
 
 
-def _table(rows: list[dict[str, Any]]) -> "Table":
+@dataclass
+class RunRow:
+    """A run, as the live table shows it."""
+
+    name: str
+    epochs: int
+    state: str = "waiting"
+    last: "Epoch | None" = None
+
+
+class StudyWatch:
+    """Shows how far the runs of a study have come: a live table on a terminal; a line a finished run elsewhere."""
+
+    def __init__(self, study: "Study", seeds: int, console: "Console") -> None:
+        self.study, self.seeds, self.console = study, seeds, console
+
+    def __call__(self, jobs: "Sequence[Job]", events: "Iterator[Event]") -> "Iterator[Event]":
+        """The events, shown."""
+        from tinydigits.reports.tables import duration, percent
+        from tinydigits.studies.engines.jobs import JobDone, JobEpoch
+        from tinydigits.studies.study import finished_runs
+
+        config, directory = self.study.config, self.study.directory
+        if (finished := finished_runs(directory)) > self.seeds:
+            kept = f"{directory} holds {finished} finished runs, and all of them count"
+            print_warning(f"{kept}: leaving some out would be choosing by result.")
+        what = f"{config.model}, recipe {config.recipe.name}, {config.backend} backend"
+        print_plain(self.console, f"{what}: {_count(len(jobs), 'run')} to train, in {directory}")
+        rows = [RunRow(job.directory.name, job.config.recipe.epochs) for job in jobs]
+        with live_table(self.console, run_table(rows)) as live:
+            for event in events:
+                row = rows[event.job]
+                if isinstance(event, JobEpoch):
+                    row.last, row.state = event.epoch, "training"
+                elif isinstance(event, JobDone):
+                    row.state = "done"
+                    epochs, time = _count(event.result.epochs, "epoch"), duration(event.result.time_seconds)
+                    print_plain(live.console, f"{row.name}: {percent(event.result.accuracy)} after {epochs}, {time}")
+                else:
+                    row.state = "died, resumed"
+                    print_plain(live.console, f"{row.name}: its process died; another one resumes it")
+                live.update(run_table(rows))
+                yield event
+
+
+def run_table(rows: Sequence[RunRow]) -> "Table":
+    """The live table."""
     from rich import box
     from rich.table import Table
 
     from tinydigits.reports.tables import percent
 
     table = Table("run", "epoch", "loss", "accuracy", "time left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("state", min_width=len("died, once more"))
+    table.add_column("state", min_width=len("died, resumed"))
     for row in rows:
-        if "epoch" not in row:
-            table.add_row(row["run"], "", "", "", "", row["state"])
-            continue
-        left = round((row["epochs"] - row["epoch"]) * row["time_seconds"])
-        table.add_row(
-            row["run"],
-            f"{row['epoch']}/{row['epochs']}",
-            f"{row['train_loss']:.4f}",
-            percent(row["accuracy"]),
-            f"{left // 60}:{left % 60:02d}" if row["state"] != "done" else "",
-            row["state"],
-        )
+        cells = ["", "", "", ""]
+        if last := row.last:
+            left = round((row.epochs - last.epoch) * last.time_seconds)
+            time = f"{left // 60}:{left % 60:02d}" if row.state != "done" else ""
+            cells = [f"{last.epoch}/{row.epochs}", f"{last.train_loss:.4f}", percent(last.accuracy), time]
+        table.add_row(row.name, *cells, row.state)
     return table
 
 
-def print_proof(document: Mapping[str, Any], verdict: Mapping[str, Any]) -> None:
-    """What `prove` shows in the end, from study.json and verdict.json."""
+def _count(number: int, unit: str) -> str:
+    return f"{number:,} {unit}{'s' * (number != 1)}"
+
+
+def print_proof(result: "StudyResult", proof: "ProofResult") -> None:
+    """What `prove` shows in the end."""
     from tinydigits.reports.tables import calibration_table, clause_table, interval_text, study_table
 
     screen = stdout_console()
-    screen.print(study_table(document))
-    interval = f"{interval_text(document['interval'])}, 95 % two-way bootstrap of the final epochs"
+    screen.print(study_table(result))
+    interval = f"{interval_text(result.interval)}, 95 % two-way bootstrap of the final epochs"
     print_plain(screen, f"On new digits of this kind: {interval}")
-    if document["calibration"]:
-        screen.print(calibration_table(document["calibration"]))
-    if verdict["clauses"]:
-        screen.print(clause_table(verdict["clauses"]))
-    print_plain(screen, verdict["line"], "bold")
-    print_plain(screen, f"Evidence: {verdict['study_dir']}")
+    if result.calibration:
+        screen.print(calibration_table(result.calibration))
+    if proof.clauses:
+        screen.print(clause_table(proof.clauses))
+    print_plain(screen, proof.line, "bold")
+    print_plain(screen, f"Study: {proof.study_dir}")

@@ -1,19 +1,18 @@
 """Serve the networks over HTTP: a page to draw on at /, and an interface for programs.
 
 POST /predict takes PNG or JPEG pictures of any size up to a million pixels, POST
-/v2/models/NAME/infer tensors by the Open Inference Protocol; /openapi.json tells
-all of it. The server listens on this machine alone, keeps nothing of what it is
-sent, and refuses what it cannot answer in good time (503). It writes its address
-to stdout, and to stderr a line of JSON for each request.
+/v2/models/NAME/infer takes tensors by the Open Inference Protocol; /docs shows
+the whole interface. The server listens on this machine alone and keeps nothing
+that it is sent. When its queue is full, it rejects requests (503). It prints its
+address on stdout, and a line of JSON for each request on stderr.
 
-MODEL is the network that answers where a request names none: one of the zoo with
-shipped weights, or your own, by its run directory or .safetensors file (which
-takes PyTorch for a moment, in a process of its own). The others of the zoo are
-served beside it.
+MODEL is the network for requests that name none: a zoo model with shipped
+weights, or your own, by its run directory or .safetensors file (PyTorch loads
+it once, in a process of its own). The other zoo models are served, too.
 
-Ctrl-C or SIGTERM stops it: what it has accepted is finished first.
+Ctrl-C or SIGTERM stops the server after it has finished what it has accepted.
 
-It takes the extra: pip install "tinydigits[serve]"
+Needs the extra: pip install "tinydigits[serve]"
 
 Example:
   tinydigits serve
@@ -23,26 +22,29 @@ Example:
 import argparse
 import os
 
-from tinydigits.cli.arguments import DEFAULT_MODEL, add_model
+from tinydigits.cli.arguments import add_model
 from tinydigits.cli.output import print_plain, stdout_console
 from tinydigits.errors import ServeError
+from tinydigits.settings import DEFAULT_MODEL
 
 _TOKEN = "TINYDIGITS_TOKEN"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the command takes."""
-    add_model(parser, "a network of the zoo, a run directory or a .safetensors file")
+    """Declare the arguments."""
+    add_model(parser, "a zoo model, a run directory or a .safetensors file")
     parser.add_argument("--host", metavar="H", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", metavar="N", type=int, default=8000, help="0: any free one (default: 8000)")
+    parser.add_argument("--port", metavar="N", type=int, default=8000, help="port; 0: any free one (default: 8000)")
+    parser.add_argument("--workers", metavar="N", type=int, default=1, help="number of processes (default: 1)")
     parser.add_argument(
-        "--workers", metavar="N", type=int, default=1, help="processes that share the work (default: 1)"
+        "--waiting", metavar="N", type=int, help="size of the queue of each process, in requests (default: 24)"
     )
-    parser.add_argument("--waiting", metavar="N", type=int, help="most requests in work, a process (default: 24)")
-    parser.add_argument("--allow-remote", action="store_true", help="let other machines connect, if --host does")
-    parser.add_argument("--token", metavar="T", help=f"ask for it in each request (better: the variable {_TOKEN})")
     parser.add_argument(
-        "--cors", metavar="ORIGIN", action="append", default=[], help="let scripts of this web site read the answers"
+        "--allow-remote", action="store_true", help="accept a --host at which other machines can connect"
+    )
+    parser.add_argument("--token", metavar="T", help=f"token that requests need (better: the variable {_TOKEN})")
+    parser.add_argument(
+        "--cors", metavar="ORIGIN", action="append", default=[], help="let scripts of this web site read responses"
     )
     parser.add_argument("--quiet", action="store_true", help="no access log")
 
@@ -50,12 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until it is stopped."""
     try:
-        from tinydigits.shipping.serve.options import WAITING, Options
-        from tinydigits.shipping.serve.server import serve
+        from tinydigits.server.options import WAITING, Options
+        from tinydigits.server.server import serve
     except ModuleNotFoundError as error:
         raise ServeError(
-            f"the package {error.name} is not installed. Install what a server takes with "
-            '`pip install "tinydigits[serve]"`.'
+            f'the package {error.name} is not installed. Install the extra with `pip install "tinydigits[serve]"`.'
         ) from error
     options = Options(
         model=arguments.model or DEFAULT_MODEL,

@@ -1,9 +1,9 @@
 """Train a network and leave a run directory with its weights, curves and result.
 
 Without arguments: tiny-10k with the recipe `fast`, on MNIST if it can be had.
-Ctrl-C finishes the step and saves; --resume goes on to the very same weights.
---budget refuses what cannot keep it and judges what was trained: exit code 1
-when a clause failed or could not be judged.
+Ctrl-C finishes the step and saves; --resume continues to the very same weights.
+--budget rejects what cannot keep it before training, and gives a verdict after
+it: exit code 1 when a clause failed or was not judged.
 
 --find-lr trains a short while at growing learning rates, suggests one, and
 leaves learning_rate.png and .json in a directory of its own.
@@ -20,29 +20,29 @@ import argparse
 import shlex
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import (
+    add_backend,
     add_budget,
     add_data,
     add_device,
     add_json,
-    add_kernels,
     add_model,
-    add_protocol,
     add_recipe,
-    run_config,
+    add_split,
+    config_from_arguments,
 )
-from tinydigits.cli.output import print_json, print_notice, print_plain, stderr_console, stdout_console
+from tinydigits.cli.output import print_json, print_plain, print_warning, stderr_console, stdout_console
 
 if TYPE_CHECKING:
     from rich.console import Console
     from torch.utils.tensorboard import SummaryWriter
 
-    from tinydigits.training.loop import Epoch
+    from tinydigits.records import Epoch, Verdict
     from tinydigits.training.run import Run
 
 
@@ -51,15 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_recipe(parser)
     add_data(parser)
-    add_protocol(parser)
+    add_split(parser)
     parser.add_argument(
         "--seed", metavar="S", type=int, help="of weights, shuffling, augmentation, dropout (default: 0)"
     )
     add_device(parser)
-    add_kernels(parser)
+    add_backend(parser)
     add_budget(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, help="a new directory (default: the next runs/MODEL-NNN)")
-    parser.add_argument("--resume", metavar="DIR", type=Path, help="go on with the run in DIR")
+    parser.add_argument("--resume", metavar="DIR", type=Path, help="resume the run in DIR")
     parser.add_argument("--find-lr", action="store_true", help="do not train: suggest a learning rate")
     parser.add_argument(
         "--tensorboard",
@@ -72,13 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, watch, draw, summarise."""
-    from tinydigits.models.budget import load_budget
+    from tinydigits.inspection.budget import load_budget
     from tinydigits.training.run import finish_run, resume_run, start_run
 
     if arguments.find_lr:
         from tinydigits.cli.find_lr import find_learning_rate
 
-        _refuse_beside_find_lr(arguments)
+        _reject_conflicts_with_find_lr(arguments)
         return find_learning_rate(arguments)
     if arguments.tensorboard:
         from tinydigits.training.tensorboard import require_tensorboard
@@ -87,24 +87,23 @@ def run(arguments: argparse.Namespace) -> int:
     budget = load_budget(arguments.budget) if arguments.budget else None
     console = stderr_console(quiet=arguments.quiet)
     if arguments.resume:
-        _refuse_beside_resume(arguments)
+        _reject_conflicts_with_resume(arguments)
         training = resume_run(arguments.resume, budget=budget, data_dir=arguments.data_dir)
     else:
-        training = start_run(run_config(arguments), arguments.out, budget=budget)
+        training = start_run(config_from_arguments(arguments), arguments.out, budget=budget)
     _announce(training, console)
     flag = f" --budget {shlex.quote(arguments.budget)}" if budget else ""
     board = _open_board(training) if arguments.tensorboard else None
     with _interruptible() as interrupted:
-        if not _watch(training, console, interrupted, board):
+        if not _train(training, console, interrupted, board):
             resume = f"tinydigits train --resume {shlex.quote(str(training.directory.path))}{flag}"
-            print_plain(stderr_console(), f"Interrupted and saved. Go on with: {resume}")
+            print_plain(stderr_console(), f"Interrupted and saved. Resume with: {resume}")
             return 130
         _draw(training)  # before the result: a run without pictures is not finished
         result = finish_run(training)
         if board is not None:
             _show_pictures(board, training)
             board.close()
-    _remember_speed(result, training)
     if arguments.json:
         print_json(result)
     else:
@@ -112,22 +111,23 @@ def run(arguments: argparse.Namespace) -> int:
 
         screen = stdout_console()
         screen.print(run_table(result))
-        if result["verdict"]:
-            print_plain(screen, _verdict_text(result), "bold" if budget else "")
-            if budget and result["verdict"]["verdict"] == "plausible":
+        if result.verdict:
+            print_plain(screen, _verdict_text(training, result.verdict), "bold" if budget else "")
+            if budget and result.verdict.verdict == "plausible":
                 config = shlex.quote(str(training.directory.path / "config.json"))
                 print_plain(screen, f"To prove it, with the same settings: tinydigits prove --config {config}{flag}")
         print_plain(screen, f"Weights, curves and result: {training.directory.path}")
-    return 1 if budget and result["verdict"]["verdict"] in ("failed", "not judged") else 0
+    return 1 if budget and result.verdict and result.verdict.verdict in ("failed", "not judged") else 0
 
 
-def _verdict_text(result: Mapping[str, Any]) -> str:
-    verdict, budget = result["verdict"], result["budget"]
-    subject = f"Budget {budget}" if budget else f"Claim of {result['model']}"
-    return f"{subject} ({verdict['claim']}): {verdict['verdict']}, {verdict['reason']}."
+def _verdict_text(training: "Run", verdict: "Verdict") -> str:
+    model, reported = training.config.model, training.goal is not None and training.goal.name != "goal"
+    stated = f"{model} as reported" if reported else f"Goal of {model}"
+    subject = f"Budget {verdict.budget}" if verdict.budget else stated
+    return f"{subject} ({verdict.wording}): {verdict.verdict}, {verdict.reason}."
 
 
-def _refuse_beside_resume(arguments: argparse.Namespace) -> None:
+def _reject_conflicts_with_resume(arguments: argparse.Namespace) -> None:
     from tinydigits.errors import ConfigError
 
     beside = ("quiet", "json", "resume", "command", "budget", "data_dir", "tensorboard")
@@ -136,56 +136,54 @@ def _refuse_beside_resume(arguments: argparse.Namespace) -> None:
     ]
     if given:
         names = ", ".join("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in given)
-        raise ConfigError(
-            f"--resume goes on with the run as it was begun, so {names} cannot be changed. Leave that out."
-        )
+        raise ConfigError(f"--resume continues the run as it was begun, so {names} cannot be changed. Omit that.")
 
 
-def _refuse_beside_find_lr(arguments: argparse.Namespace) -> None:
+def _reject_conflicts_with_find_lr(arguments: argparse.Namespace) -> None:
     from tinydigits.errors import ConfigError
 
     beside = [f"--{name}" for name in ("resume", "budget", "tensorboard") if getattr(arguments, name)]
     beside += ["--learning-rate"] if arguments.learning_rate is not None else []
     if beside:
-        raise ConfigError(f"--find-lr trains nothing that is kept, so {', '.join(beside)} has no use. Leave that out.")
+        raise ConfigError(f"--find-lr trains nothing that is kept, so {', '.join(beside)} has no effect. Omit that.")
 
 
 def _announce(training: "Run", console: "Console") -> None:
+    from tinydigits.records import SPLIT_NAMES
+
     config, recipe = training.config, training.config.recipe
-    if training.notice:  # whatever --quiet says: these are not the digits that were asked for
-        print_notice(training.notice)
-    judged = "test digits" if config.protocol == "final" else "held-out training digits"
-    counts = [len(digits.labels) for digits in (training.train, training.judge)]
+    if training.data.warning:  # despite --quiet: these are not the digits that the user expects
+        print_warning(training.data.warning)
+    counts = [len(digits.labels) for digits in (training.task.train, training.task.evaluation)]
     plain = recipe.epochs - recipe.augmented_epochs
-    native = ", native kernels" if config.kernels == "native" else ""
+    backend = f"{config.backend} backend" + (f" ({training.why_torch})" if training.why_torch else "")
     augmented = f"the last {plain} not augmented" if recipe.augmented_epochs and plain else "augmented"
     lines = (
-        f"{config.model}, {training.parameters:,} parameters, on {counts[0]:,} digits of {training.data_name}, "
-        f"judged by {counts[1]:,} {judged}",
+        f"{config.model}, {training.parameters:,} parameters, on {counts[0]:,} digits of {training.data.name}, "
+        f"evaluated on {counts[1]:,} {SPLIT_NAMES[config.split]} digits",
         f"recipe {recipe.name}: {recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, "
         f"{augmented if recipe.augmented_epochs else 'not augmented'}, batch {recipe.batch_size}; seed {config.seed}; "
-        f"{config.device}, {config.threads} thread{'s' * (config.threads != 1)}{native}; "
+        f"{config.device}, {config.threads} thread{'s' * (config.threads != 1)}, {backend}; "
         f"into {training.directory.path}",
     )
     print_plain(console, "\n".join(lines))
 
 
-def _watch(training: "Run", console: "Console", interrupted: list[int], board: "SummaryWriter | None") -> bool:
+def _train(training: "Run", console: "Console", interrupted: list[int], board: "SummaryWriter | None") -> bool:
     """Train to the end with a line an epoch; False when it was interrupted (and saved)."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from tinydigits.training.loop import Epoch
+    from tinydigits.records import Epoch
     from tinydigits.training.run import run_epochs, save_run
     from tinydigits.training.tensorboard import note_epoch
 
-    judged = "test" if training.config.protocol == "final" else "held-out"
-    total = training.config.recipe.epochs * len(training.state.losses)
+    total = training.config.recipe.epochs * training.task.steps
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("left"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=total, completed=training.state.step)
         for record in run_epochs(training):
             if isinstance(record, Epoch):
-                bar.console.print(_epoch_line(record, training, judged), soft_wrap=True)
+                bar.console.print(_epoch_line(record, training), soft_wrap=True)
                 if board is not None:
                     note_epoch(board, training, record)
             bar.update(task, completed=training.state.step)
@@ -195,13 +193,15 @@ def _watch(training: "Run", console: "Console", interrupted: list[int], board: "
     return True
 
 
-def _epoch_line(record: "Epoch", training: "Run", judged: str) -> str:
-    epochs = training.config.recipe.epochs
+def _epoch_line(record: "Epoch", training: "Run") -> str:
+    from tinydigits.records import SPLIT_NAMES
+
+    epochs, digits = training.config.recipe.epochs, SPLIT_NAMES[training.config.split]
     done = training.state.epochs[-3:]
     left = round((epochs - record.epoch) * sum(e.time_seconds for e in done) / len(done))
     return (
         f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  loss {record.train_loss:.4f}  "
-        f"train {100 * record.train_accuracy:6.2f} %  {judged} {100 * record.accuracy:6.2f} %  "
+        f"train {100 * record.train_accuracy:6.2f} %  {digits} {100 * record.accuracy:6.2f} %  "
         f"{record.images_per_second:>8,.0f} images/s  {left // 60}:{left % 60:02d} left"
     )
 
@@ -225,12 +225,12 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 def _draw(training: "Run") -> None:
+    from tinydigits.records import SPLIT_NAMES
     from tinydigits.reports.plots import augmentation_preview, training_curve
     from tinydigits.training.run import preview_augmentation
 
-    judged_by: Literal["test", "held-out"] = "test" if training.config.protocol == "final" else "held-out"
-    epochs = [epoch.as_dict() for epoch in training.state.epochs]
-    training_curve(epochs, training.directory.path / "curve.png", judged_by)
+    evaluated_on = SPLIT_NAMES[training.config.split]
+    training_curve(training.state.epochs, training.directory.path / "curve.png", evaluated_on)
     if pictures := preview_augmentation(training):
         augmentation_preview(pictures.originals, pictures.augmented, training.directory.path / "augmentation.png")
 
@@ -248,7 +248,7 @@ def _show_pictures(board: "SummaryWriter", training: "Run") -> None:
     """Those of the run directory, and what the network still gets wrong."""
     from scipy.special import softmax
 
-    from tinydigits.evaluation.disputed import DISPUTED_MNIST_TEST
+    from tinydigits.evaluation.label_errors import MNIST_TEST_LABEL_ERRORS
     from tinydigits.evaluation.predictions import Evaluation
     from tinydigits.reports.plots import confusion_picture, mistakes_picture
     from tinydigits.training.rundir import load_predictions
@@ -256,20 +256,12 @@ def _show_pictures(board: "SummaryWriter", training: "Run") -> None:
 
     logits, labels = load_predictions(training.directory)
     evaluation = Evaluation(labels, softmax(logits, axis=1))
-    mnist_test = training.data_name == "mnist" and training.config.protocol == "final"
-    rows = evaluation.mistake_rows(24, DISPUTED_MNIST_TEST if mnist_test else {})
-    images = training.judge.images[[row["index"] for row in rows]].cpu().numpy()
-    with tempfile.TemporaryDirectory() as place:
-        files = [Path(place) / name for name in ("confusion.png", "mistakes.png")]
+    mnist_test = training.data.name == "mnist" and training.config.split == "test"
+    mistakes = evaluation.mistakes(24, MNIST_TEST_LABEL_ERRORS if mnist_test else {})
+    images = training.task.evaluation.images[[mistake.index for mistake in mistakes]].cpu().numpy()
+    with tempfile.TemporaryDirectory() as directory:
+        files = [Path(directory) / name for name in ("confusion.png", "mistakes.png")]
         confusion_picture(evaluation.confusion, files[0])
-        mistakes_picture(images, rows, files[1])
+        mistakes_picture(images, mistakes, files[1])
         for file in (*sorted(training.directory.path.glob("*.png")), *files):
             add_picture(board, file)
-
-
-def _remember_speed(result: Mapping[str, Any], training: "Run") -> None:
-    """For `tinydigits models`; small data sets would tell the time of a warm-up."""
-    from tinydigits.training.speed import remember_speed
-
-    if result["data"] == "mnist":
-        remember_speed(training.config.model, result["images_per_second"])

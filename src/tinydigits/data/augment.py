@@ -1,10 +1,11 @@
-"""Augmentation that keeps digits digits: rotation, shift, scale, shear, and a centre crop, in one resampling.
+"""Augmentation that keeps digits recognisable: rotation, shift, scale, shear and a centre crop, in one resampling.
 
-Flips are not offered: a mirrored 2, 5 or 7 is no digit, and a 6 turned over is not a 9 in anybody's hand.
+There are no flips: a mirrored 2, 5 or 7 is no digit, and a 6 turned over is not a handwritten 9.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +26,9 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random affine map; each value is drawn uniformly from ± its range, per example.
+    """Ranges of the random affine matrices; each value is drawn uniformly from ± its range, for each example.
 
-    `crop_probability` is the share of examples whose centre `crop_size` × `crop_size` pixels are cut out and
+    `crop_probability` is the fraction of examples whose centre `crop_size` × `crop_size` pixels are cut out and
     enlarged to the whole picture. In the last `off_epochs` epochs nothing is augmented.
     """
 
@@ -43,20 +44,19 @@ class Augmentation:
         for name, limit in _LIMITS.items():
             value = getattr(self, name)
             if not 0 <= value <= limit:
-                raise ConfigError(f"augmentation.{name} = {value}: it lies between 0 (off) and {limit:g}.")
+                raise ConfigError(f"augmentation.{name} = {value}: must be from 0 (off) to {limit:g}.")
         if not 8 <= self.crop_size <= 28:
-            raise ConfigError(f"augmentation.crop_size = {self.crop_size}: it lies between 8 and 28 pixels.")
+            raise ConfigError(f"augmentation.crop_size = {self.crop_size}: must be from 8 to 28 pixels.")
         if self.off_epochs < 0:
-            raise ConfigError(f"augmentation.off_epochs = {self.off_epochs}: it is 0 or a number of epochs.")
+            raise ConfigError(f"augmentation.off_epochs = {self.off_epochs}: must be 0 or a number of epochs.")
 
     @property
     def active(self) -> bool:
-        """Whether anything is changed at all."""
-        return any(getattr(self, field.name) for field in fields(self) if field.name in _LIMITS)
+        """Whether it changes anything."""
+        return any(getattr(self, name) for name in _LIMITS)
 
 
-@dataclass(frozen=True, eq=False)
-class Variants:
+class Variants(NamedTuple):
     """Digits uint8 [D, 28, 28], and augmented variants of each, uint8 [D, K, 28, 28]."""
 
     originals: NDArray[np.uint8]
@@ -74,40 +74,40 @@ def augmented_variants(
 
 
 def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Resample float images [N, C, H, W] once through a random affine map each. Same shape and layout out.
+    """Resample float images [N, C, H, W], each once by a random affine matrix. Same shape and memory format out.
 
-    Pixels from outside repeat the border, which in a centred digit is background. The generator lives on the
-    CPU, so that the same seed gives the same maps on every device.
+    Pixels from outside repeat the border, which is background in a centred digit. The generator is on the CPU, so that
+    the same seed gives the same matrices on every device.
     """
-    return resample(images, random_maps(len(images), images.shape[-1], augmentation, generator))
+    return resample(images, random_matrices(len(images), images.shape[-1], augmentation, generator))
 
 
-def resample(images: Tensor, maps: Tensor) -> Tensor:
-    """Float images [N, C, H, W], each sampled bilinearly where its affine map [2, 3] from output to input says."""
-    grid = F.affine_grid(maps.to(images), list(images.shape), align_corners=False)  # [N, H, W, 2]
+def resample(images: Tensor, matrices: Tensor) -> Tensor:
+    """Float images [N, C, H, W], resampled bilinearly by affine matrices [N, 2, 3] from output to input."""
+    grid = F.affine_grid(matrices.to(images), list(images.shape), align_corners=False)  # [N, H, W, 2]
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def random_maps(count: int, size: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Maps from output to input coordinates (−1…1), [N, 2, 3]: rotation · shear · scale, then shift.
+def random_matrices(count: int, size: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Affine matrices [N, 2, 3] from output to input coordinates (−1…1): rotation · shear · scale, then shift.
 
     `size` is the side of the pictures, in pixels.
     """
-    return affine_maps(affine_draws(count, generator), size, augmentation)
+    return affine_matrices(affine_numbers(count, generator), size, augmentation)
 
 
-def affine_draws(count: int, generator: torch.Generator) -> Tensor:
-    """The random numbers behind that many maps, uniform in [0, 1): [7, N], a column a map."""
+def affine_numbers(count: int, generator: torch.Generator) -> Tensor:
+    """The random numbers behind `count` affine matrices, uniform in [0, 1): [7, N], a column for each."""
     return torch.rand(7, count, generator=generator)
 
 
-def affine_maps(draws: Tensor, size: int, augmentation: Augmentation) -> Tensor:
-    """The maps [N, 2, 3] that such numbers [7, N] stand for."""
-    symmetric = draws * 2 - 1
+def affine_matrices(numbers: Tensor, size: int, augmentation: Augmentation) -> Tensor:
+    """The affine matrices [N, 2, 3] that such numbers [7, N] stand for."""
+    symmetric = numbers * 2 - 1
     angle = symmetric[0] * math.radians(augmentation.rotation_degrees)
     shear = torch.tan(symmetric[1] * math.radians(augmentation.shear_degrees))
     zoom = 1 + symmetric[2:4] * augmentation.scale
-    zoom = torch.where(draws[6] < augmentation.crop_probability, zoom * size / augmentation.crop_size, zoom)
+    zoom = torch.where(numbers[6] < augmentation.crop_probability, zoom * size / augmentation.crop_size, zoom)
     shift = symmetric[4:6] * augmentation.shift_pixels * 2 / size
     cosine, sine = torch.cos(angle), torch.sin(angle)
     rows = [

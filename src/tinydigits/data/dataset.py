@@ -3,15 +3,14 @@
 import functools
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinydigits.errors import ConfigError, DataError
+from tinydigits.records import Split
 
-Protocol = Literal["tune", "final"]
-PROTOCOLS: tuple[Protocol, ...] = ("tune", "final")
+SPLITS: tuple[Split, ...] = ("val", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +33,7 @@ class Dataset:
     @functools.cached_property
     def sha256(self) -> str:
         """SHA-256 of the image bytes followed by the label bytes, as hexadecimal digits."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes())
+        digest = hashlib.sha256(self.images.tobytes())
         digest.update(self.labels.tobytes())
         return digest.hexdigest()
 
@@ -45,72 +44,68 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class DigitData:
-    """One source of digits, split: `train` for learning, `held_out` of these for choices, `test` for scoring.
+    """One source of digits, split: `train` for learning, `validation` of these for choices, `test` for scoring.
 
-    `train` includes the held-out digits; `held_out` lists their positions in it.
-    `notice` says why `auto` gave this source instead of MNIST; None when it was asked for.
+    `train` includes the validation digits; `validation` lists their positions in it. `warning` says why `auto` chose
+    this source instead of MNIST; None if it was named.
     """
 
     name: str
     train: Dataset
     test: Dataset
-    held_out: NDArray[np.intp]
-    notice: str | None = None
+    validation: NDArray[np.intp]
+    warning: str | None = None
 
-    def split(self, protocol: Protocol) -> tuple[Dataset, Dataset]:
-        """Digits to train on and digits to judge by.
+    def split(self, split: Split) -> tuple[Dataset, Dataset]:
+        """Digits to train on, and digits to evaluate on.
 
-        `tune`: the training digits without the held-out ones, judged by the held-out ones.
-        `final`: all training digits, judged by the test digits.
+        `val`: the training digits without the validation digits, and these. `test`: all training digits, and the test
+        digits.
 
         Raises:
-            ConfigError: another protocol is named.
+            ConfigError: `split` is neither.
         """
-        if protocol == "final":
+        if split == "test":
             return self.train, self.test
-        if protocol == "tune":
-            rest = np.setdiff1d(np.arange(len(self.train)), self.held_out)
-            return self.train.take(rest, f"{self.name}-tune-train"), self.train.take(
-                self.held_out, f"{self.name}-held-out"
-            )
-        raise ConfigError(
-            f"protocol {protocol!r}: there are two, `tune` (held-out training digits) and `final` (test digits)."
-        )
+        if split == "val":
+            rest = np.setdiff1d(np.arange(len(self.train)), self.validation)
+            validation = self.train.take(self.validation, f"{self.name}-validation")
+            return self.train.take(rest, f"{self.name}-val-train"), validation
+        raise ConfigError(f"split {split!r}: must be `val` (validation digits) or `test` (test digits).")
 
 
 def stratified_indices(dataset: Dataset, count: int) -> NDArray[np.intp]:
-    """Positions of `count` digits that represent every class by its share, ascending.
+    """Positions of `count` digits in which every class has the same fraction as in the whole, ascending.
 
-    The rule is fixed and needs no random numbers, so that everybody has the same split on every
-    platform: within a class, digits are ranked by the SHA-256 of their image bytes, and the first are
-    taken; each class gives its share of `count`, rounded by largest remainder (ties: lower digit first).
+    The rule is fixed and needs no random numbers, so the split is the same on every platform: within a class, digits
+    are ranked by the SHA-256 of their image bytes, and the first are taken; class sizes are rounded by largest
+    remainder (ties: lower digit first).
 
     Raises:
-        DataError: a class is too small to give at least one digit and to keep one.
+        DataError: a class is too small to give at least one digit and keep another.
     """
     sizes = np.bincount(dataset.labels, minlength=10)
     exact = sizes * (count / len(dataset))
     quota = np.floor(exact).astype(int)
     by_remainder = np.argsort(-(exact - quota), kind="stable")
     quota[by_remainder[: count - quota.sum()]] += 1
+    chosen: list[np.intp] = []
     for digit in np.flatnonzero(sizes):
         if not 0 < quota[digit] < sizes[digit]:
             raise DataError(
-                f"{dataset.name}: {sizes[digit]} examples of digit {digit} are too few to be split into training, "
-                f"held-out and test digits. Add examples: 10 of each digit are the least."
+                f"{dataset.name}: {sizes[digit]} examples of digit {digit} are too few to split into training, "
+                f"validation and test digits. Provide at least 10 of each digit."
             )
-    chosen = []
-    for digit in np.flatnonzero(sizes):
         members = np.flatnonzero(dataset.labels == digit)
         rank = sorted(members, key=lambda i: hashlib.sha256(dataset.images[i].tobytes()).digest())
-        chosen.append(np.asarray(rank[: quota[digit]], dtype=np.intp))
-    return np.sort(np.concatenate(chosen))
+        chosen += rank[: quota[digit]]
+    return np.sort(np.asarray(chosen, dtype=np.intp))
 
 
-def split_by_rule(dataset: Dataset, notice: str | None = None) -> DigitData:
-    """Split digits that come without a test set: 20 % test, 10 % held out, 70 % the rest of training."""
+def split_by_rule(dataset: Dataset, warning: str | None = None) -> DigitData:
+    """Split digits that come without a test set: 20 % test, 10 % validation, 70 % the rest of training."""
     test = stratified_indices(dataset, round(0.2 * len(dataset)))
     rest = np.setdiff1d(np.arange(len(dataset)), test)
     train = dataset.take(rest, f"{dataset.name}-train")
-    held_out = stratified_indices(train, round(0.1 * len(dataset)))
-    return DigitData(dataset.name, train, dataset.take(test, f"{dataset.name}-test"), held_out, notice)
+    validation = stratified_indices(train, round(0.1 * len(dataset)))
+    return DigitData(dataset.name, train, dataset.take(test, f"{dataset.name}-test"), validation, warning)

@@ -5,25 +5,25 @@ from pathlib import Path
 import numpy as np
 
 from tinydigits.data.dataset import Dataset, DigitData, split_by_rule
-from tinydigits.data.preprocess import preprocess
 from tinydigits.errors import DataError, DataNotFoundError
+from tinydigits.pictures.preprocess import preprocess
 
-LAYOUT = "A folder of digits holds ten folders, 0 to 9, with at least 10 pictures each, and nothing else."
+LAYOUT = "A folder of digits contains ten folders, 0 to 9, with at least 10 pictures each, and nothing else."
 LITTER = {"thumbs.db", "desktop.ini"}  # what file managers leave behind, besides hidden files
 
 
 def load_folder(path: Path) -> DigitData:
     """Digits from `path/0/*` … `path/9/*`, every picture through `preprocess`, split by the fixed rule.
 
-    Sorted by name, so that the same files give the same data set on every machine. Hidden files are skipped.
+    Pictures are sorted by name, so that the same files give the same data set everywhere. Hidden files are skipped.
 
     Raises:
-        DataNotFoundError: `path` is no directory, or is empty.
-        DataError: the layout is another, or a digit has too few pictures.
+        DataNotFoundError: `path` is not a directory, or is empty.
+        DataError: the layout is wrong, or a digit has too few pictures.
         PictureError: a picture cannot be read or holds no ink; the message names the file.
     """
     if not path.is_dir():
-        raise DataNotFoundError(f"{path} is no directory. {LAYOUT}")
+        raise DataNotFoundError(f"{path} is not a directory. {LAYOUT}")
     pictures = _pictures(path)
     images = np.stack([preprocess(picture) for picture, _ in pictures])
     labels = np.array([digit for _, digit in pictures], np.uint8)
@@ -35,13 +35,11 @@ def _pictures(path: Path) -> list[tuple[Path, int]]:
     entries = _visible(path)
     if not entries:
         raise DataNotFoundError(f"{path} is empty. {LAYOUT}")
-    digits = [str(digit) for digit in range(10)]
+    digits = set("0123456789")
     for entry in entries:
         if entry.name not in digits or not entry.is_dir():
-            raise DataError(f"{entry} is no folder of a digit. Move it elsewhere. {LAYOUT}")
-    names = {entry.name for entry in entries}
-    missing = [digit for digit in digits if digit not in names]
-    if missing:
+            raise DataError(f"{entry} is not the folder of a digit. Move it elsewhere. {LAYOUT}")
+    if missing := sorted(digits - {entry.name for entry in entries}):
         raise DataError(f"{path} has no folder {', '.join(missing)}. {LAYOUT}")
     pictures = []
     for folder in entries:
@@ -50,7 +48,7 @@ def _pictures(path: Path) -> list[tuple[Path, int]]:
             raise DataError(f"{folder} holds no pictures. {LAYOUT}")
         for picture in found:
             if picture.is_dir():
-                raise DataError(f"{picture} is a folder, where pictures are expected. Move it elsewhere. {LAYOUT}")
+                raise DataError(f"{picture} is a folder, not a picture. Move it elsewhere. {LAYOUT}")
             pictures.append((picture, int(folder.name)))
     return pictures
 
@@ -60,5 +58,5 @@ def _visible(directory: Path) -> list[Path]:
         entries = sorted(directory.iterdir(), key=lambda entry: entry.name)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise DataError(f"{directory} cannot be read: {reason}. Mend its permissions.") from error
+        raise DataError(f"{directory} cannot be read: {reason}. Fix its permissions.") from error
     return [e for e in entries if not e.name.startswith(".") and e.name.lower() not in LITTER]

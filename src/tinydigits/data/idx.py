@@ -1,9 +1,8 @@
-"""IDX files, the format MNIST comes in: read strictly, nothing is guessed.
+"""IDX files, the format of MNIST, read strictly.
 
 The format (Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits"): big-endian 32-bit
-numbers first, a magic one and the length of every dimension, then one byte a value.
-
-The errors here name the fault; who knows where the file came from adds the remedy.
+numbers first, a magic number and the length of each dimension, then one byte for each value.
+Errors name the fault; the caller, who knows where the file is from, adds the hint.
 """
 
 import struct
@@ -18,23 +17,22 @@ from tinydigits.errors import DamagedDataError
 IMAGE_MAGIC = 2051  # 0x0803: bytes, three dimensions
 LABEL_MAGIC = 2049  # 0x0801: bytes, one dimension
 GZIP_MAGIC = b"\x1f\x8b"
-GZIP_WINDOW = 31  # what zlib wants to hear for gzip with its header and checksum
 
 
 def unpack(content: bytes, name: str, size_bytes: int) -> bytes:
-    """The decompressed bytes of a file, plain or gzip, which are `size_bytes` long.
+    """The decompressed bytes of a file, plain or gzip, which must be `size_bytes` long.
 
-    What the file is decides, not its name: browsers decompress on the way and keep the `.gz`.
+    The content decides, not the name: browsers decompress a download and keep the `.gz`.
 
     Raises:
-        DamagedDataError: gzip is broken, or the length is another.
+        DamagedDataError: gzip is broken, or the length is wrong.
     """
     if content[:2] != GZIP_MAGIC:
         _check_size(len(content), size_bytes, f"{name}: {len(content):,} bytes")
         return content
-    stream = zlib.decompressobj(GZIP_WINDOW)
+    stream = zlib.decompressobj(wbits=31)  # gzip with header and checksum
     try:
-        # One byte more than wanted: enough to notice a file that is too long, and never a gzip bomb.
+        # One byte more than expected: enough to detect a file that is too long, and safe from gzip bombs.
         unpacked = stream.decompress(content, size_bytes + 1)
     except zlib.error as error:
         raise DamagedDataError(f"{name}: cannot be decompressed ({error}): the file is damaged.") from error
@@ -48,7 +46,7 @@ def parse_images(content: bytes, name: str) -> NDArray[np.uint8]:
     """The pictures of an IDX file: uint8 [N, 28, 28].
 
     Raises:
-        DamagedDataError: another magic number, picture size or length.
+        DamagedDataError: the magic number, picture size or length is wrong.
     """
     (count, rows, columns), pixels = _parse(content, name, IMAGE_MAGIC, 3, "pictures")
     if (rows, columns) != (28, 28):
@@ -60,7 +58,7 @@ def parse_labels(content: bytes, name: str) -> NDArray[np.uint8]:
     """The labels of an IDX file: uint8 [N], each 0..9.
 
     Raises:
-        DamagedDataError: another magic number or length, or a label over 9.
+        DamagedDataError: the magic number or length is wrong, or a label is over 9.
     """
     _, labels = _parse(content, name, LABEL_MAGIC, 1, "labels")
     wrong = np.flatnonzero(labels > 9)
@@ -69,28 +67,24 @@ def parse_labels(content: bytes, name: str) -> NDArray[np.uint8]:
     return labels
 
 
-def _parse(
-    content: bytes, name: str, magic: int, dimensions: int, what: str
-) -> tuple[tuple[int, ...], NDArray[np.uint8]]:
+def _parse(content: bytes, name: str, magic: int, dimensions: int, what: str) -> tuple[list[int], NDArray[np.uint8]]:
     """The lengths of the dimensions, and the values after the header as a writable array."""
     header_bytes = 4 * (1 + dimensions)
     if len(content) < header_bytes:
         raise DamagedDataError(f"{name}: {len(content)} bytes, too few for the {header_bytes} of its header.")
     found, *lengths = struct.unpack_from(f">{1 + dimensions}I", content)
     if found != magic:
-        raise DamagedDataError(f"{name}: starts with {found}, {magic} expected: no IDX file of {what}.")
-    promised = header_bytes + prod(lengths)
-    if len(content) != promised:
+        raise DamagedDataError(f"{name}: starts with {found}, {magic} expected: not an IDX file of {what}.")
+    if len(content) != (promised := header_bytes + prod(lengths)):
         raise DamagedDataError(
             f"{name}: its header counts {lengths[0]:,} {what}, which makes {promised:,} bytes, "
             f"but there are {len(content):,}."
         )
-    # Copied once, because torch warns about arrays that cannot be written to.
-    return tuple(lengths), np.frombuffer(content, np.uint8)[header_bytes:].copy()
+    return lengths, np.frombuffer(content, np.uint8)[header_bytes:].copy()  # torch warns about read-only arrays
 
 
 def _check_size(size_bytes: int, expected_bytes: int, found: str) -> None:
     if size_bytes < expected_bytes:
         raise DamagedDataError(f"{found}, {expected_bytes:,} expected: the file is cut off.")
     if size_bytes > expected_bytes:
-        raise DamagedDataError(f"{found} or more, {expected_bytes:,} expected: this is another file.")
+        raise DamagedDataError(f"{found} or more, {expected_bytes:,} expected: this is a different file.")

@@ -1,4 +1,4 @@
-"""What a model answers on digits: logits, probabilities, accuracy, confusion, mistakes.
+"""What a model predicts for digits: logits, probabilities, accuracy, confusion, mistakes.
 
 Networks return logits. Their `log_softmax` is exactly the output that the documented networks are described
 with, and ranks the digits in the same order.
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,18 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinydigits.data.dataset import Dataset
-from tinydigits.data.normalise import normalise
-from tinydigits.evaluation.disputed import Dispute
+from tinydigits.data.normalize import Normalization
+from tinydigits.evaluation.label_errors import LabelError
 from tinydigits.evaluation.statistics import wilson_interval
+from tinydigits.records import DigitResult, Mistake
 
 Watch = Callable[[Sequence[Tensor]], Iterable[Tensor]]
 
 
 def predict_logits(model: nn.Module, images: Tensor, batch_size: int = 1000, watch: Watch = iter) -> Tensor:
-    """Logits [N, 10] for normalised images [N, 1, 28, 28] on the model's device.
+    """Logits [N, 10] for normalized images [N, 1, 28, 28] on the model's device, in evaluation mode.
 
-    The model answers in evaluation mode; afterwards every module is in the mode in which it was. `watch` goes through
-    the batches, and may show how far it has come.
+    `watch` goes through the batches, and may show how far it has come.
     """
     with evaluating(model), torch.inference_mode():
         return torch.cat([model(batch) for batch in watch(torch.split(images, batch_size))])
@@ -47,7 +46,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A model's answers to labelled digits: `labels` uint8 [N] and `probabilities` float32 [N, 10]."""
+    """A model's predictions for labelled digits: `labels` uint8 [N] and `probabilities` float32 [N, 10]."""
 
     labels: NDArray[np.uint8]
     probabilities: NDArray[np.float32]
@@ -59,28 +58,26 @@ class Evaluation:
     @cached_property
     def predictions(self) -> NDArray[np.uint8]:
         """The most likely digit of each example, uint8 [N]."""
-        predicted: NDArray[np.intp] = self.probabilities.argmax(axis=1)
-        return predicted.astype(np.uint8)
+        return np.asarray(self.probabilities.argmax(axis=1), np.uint8)
 
     @cached_property
     def confidences(self) -> NDArray[np.float32]:
         """The probability of the predicted digit of each example, float32 [N]."""
-        highest: NDArray[np.float32] = self.probabilities.max(axis=1)
-        return highest
+        return np.asarray(self.probabilities.max(axis=1))
 
     @property
     def total(self) -> int:
-        """How many digits were judged."""
+        """How many digits there are."""
         return len(self.labels)
 
     @cached_property
     def correct(self) -> int:
-        """How many were recognised."""
+        """How many were classified correctly."""
         return int(np.count_nonzero(self.predictions == self.labels))
 
     @property
     def accuracy(self) -> float:
-        """The share that was recognised, in [0, 1]."""
+        """The fraction that was classified correctly, in [0, 1]."""
         return self.correct / self.total
 
     @cached_property
@@ -95,70 +92,48 @@ class Evaluation:
         return np.bincount(pairs, minlength=100).reshape(10, 10)
 
     @property
-    def per_digit(self) -> list[dict[str, Any]]:
-        """For each digit `{digit, total, correct, accuracy, precision}`.
-
-        `accuracy` is the share of its examples that were recognised, `precision` the share of right answers
-        among those with this digit; None where there were no such examples or answers.
-        """
+    def per_digit(self) -> tuple[DigitResult, ...]:
+        """How each digit fared: the fraction of its examples classified correctly, and its precision."""
         confusion = self.confusion
-        rows = []
-        for digit in range(10):
-            correct = int(confusion[digit, digit])
-            total, answers = int(confusion[digit].sum()), int(confusion[:, digit].sum())
-            rows.append(
-                {
-                    "digit": digit,
-                    "total": total,
-                    "correct": correct,
-                    "accuracy": correct / total if total else None,
-                    "precision": correct / answers if answers else None,
-                }
+        counts = np.stack([confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)], axis=1)
+        return tuple(
+            DigitResult(
+                digit=digit,
+                total=total,
+                correct=correct,
+                accuracy=correct / total if total else None,
+                precision=correct / predicted if predicted else None,
             )
-        return rows
+            for digit, (correct, total, predicted) in enumerate(counts.tolist())
+        )
 
     def worst_mistakes(self, count: int) -> NDArray[np.intp]:
-        """Indices of at most `count` wrong answers, the most confident first (ties: lower index first)."""
+        """Indices of at most `count` wrong predictions, the most confident first (ties: lower index first)."""
         wrong = np.flatnonzero(self.predictions != self.labels)
         return wrong[np.argsort(-self.confidences[wrong], kind="stable")][:count]
 
-    def mistake_rows(self, count: int, disputed: Mapping[int, Dispute]) -> list[dict[str, Any]]:
-        """The worst mistakes: `{index, label, predicted, confidence, disputed}`, the last words or None."""
-        return [
-            {
-                "index": index,
-                "label": int(self.labels[index]),
-                "predicted": int(self.predictions[index]),
-                "confidence": float(self.confidences[index]),
-                "disputed": disputed[index].words if index in disputed else None,
-            }
+    def mistakes(self, count: int, label_errors: Mapping[int, LabelError]) -> tuple[Mistake, ...]:
+        """The worst mistakes, each with what reviewers say of its label."""
+        return tuple(
+            Mistake(
+                index=index,
+                label=int(self.labels[index]),
+                predicted=int(self.predictions[index]),
+                confidence=float(self.confidences[index]),
+                label_error=label_errors[index].words if index in label_errors else None,
+            )
             for index in self.worst_mistakes(count).tolist()
-        ]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The figures as plain data: `accuracy, correct, total, interval, confusion, per_digit`."""
-        return {
-            "accuracy": self.accuracy,
-            "correct": self.correct,
-            "total": self.total,
-            "interval": list(self.interval),
-            "confusion": self.confusion.tolist(),
-            "per_digit": self.per_digit,
-        }
+        )
 
 
-def evaluate(
+def evaluate_model(
     model: nn.Module,
     dataset: Dataset,
-    mean: float,
-    deviation: float,
+    normalization: Normalization,
     device: torch.device | str = "cpu",
     watch: Watch = iter,
 ) -> Evaluation:
-    """Ask `model`, moved to `device`, for every digit of `dataset`, normalised by `mean` and `deviation`.
-
-    `watch` goes through the batches, as in `predict_logits`.
-    """
+    """What `model`, moved to `device`, predicts for every digit of `dataset`; `watch` is as in `predict_logits`."""
     model.to(device)
-    logits = predict_logits(model, normalise(dataset.images, mean, deviation, device), watch=watch)
+    logits = predict_logits(model, normalization.array(dataset.images, device), watch=watch)
     return Evaluation(dataset.labels, logits.softmax(dim=1).cpu().numpy())

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class Saliency:
 
 
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Saliency:
-    """Which parts of digits raise the score of a class, by the last map that still tells places apart.
+    """Which parts of digits raise the score of a class, by the last map that still tells positions apart.
 
     That is the last one of at least 25 positions (5×5); in a network without one, the last of those with most.
 
@@ -41,36 +42,31 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Saliency:
     equations 1 and 2.
 
     Args:
-        model: the network; it answers in evaluation mode, and is left in the mode in which it was.
-        images: normalised digits [N, 1, H, W], N ≥ 1, on the model's device.
-        classes: the class that is asked about, for each of them, int64 [N].
+        model: it runs in evaluation mode, and is left in the mode in which it was.
+        images: normalized digits [N, 1, H, W], N ≥ 1, on the model's device.
+        classes: the class of each, int64 [N].
 
     Raises:
         ModelError: the network has no such map before its scores, or no gradient reaches it.
     """
-    maps: list[tuple[str, Tensor]] = []
-    with evaluating(model), _watching(model, maps), torch.enable_grad():
+    with evaluating(model), _maps(model) as maps, torch.enable_grad():
         scores = model(images.clone().requires_grad_())
         # in place, a later module may have changed a map that was seen: then both names lead to the same tensor
         chosen = scores.gather(1, classes.view(-1, 1)).sum()
-        if not maps or not chosen.requires_grad:
-            raise ModelError(f"{type(model).__name__} {_NOTHING}.")
-        gradients = torch.autograd.grad(chosen, [found for _, found in maps], allow_unused=True)
-    reached = [(*pair, gradient) for pair, gradient in zip(maps, gradients, strict=True) if gradient is not None]
+        reached = []
+        if maps and chosen.requires_grad:
+            gradients = torch.autograd.grad(chosen, [found for _, found in maps], allow_unused=True)
+            reached = [(*pair, found) for pair, found in zip(maps, gradients, strict=True) if found is not None]
     if not reached:
         raise ModelError(f"{type(model).__name__} {_NOTHING}.")
-    layer, found, gradient = max(enumerate(reached), key=lambda item: (_places(item[1][1]), item[0]))[1]
+    # the last of those with the most positions, of which all that have enough are equal
+    layer, found, gradient = max(reversed(reached), key=lambda item: min(item[1][0, 0].numel(), _ENOUGH))
     weights = gradient.mean(dim=(2, 3), keepdim=True)  # [N, K, 1, 1]
     heat = F.relu((weights * found.detach()).sum(dim=1, keepdim=True))  # [N, 1, h, w]
     large = F.interpolate(heat, size=images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     highest = large.amax(dim=(1, 2), keepdim=True)
-    shares = torch.where(highest > 0, large / highest, torch.zeros_like(large))
-    return Saliency(shares.float().cpu().numpy(), layer, (found.shape[2], found.shape[3]))
-
-
-def _places(found: Tensor) -> int:
-    """How well a map tells places apart: all that do so well enough are equal."""
-    return min(found.shape[2] * found.shape[3], _ENOUGH)
+    heat = torch.where(highest > 0, large / highest, 0)
+    return Saliency(heat.float().cpu().numpy(), layer, (found.shape[2], found.shape[3]))
 
 
 _ENOUGH = 25  # positions: a last map of 2×2 would only say which quarter of a digit counts
@@ -78,17 +74,16 @@ _NOTHING = "has no feature map of more than one position that its scores depend 
 
 
 @contextmanager
-def _watching(model: nn.Module, maps: list[tuple[str, Tensor]]) -> Iterator[None]:
-    """Note what leaf modules give, in the order they run, where that is a map of several positions."""
+def _maps(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
+    """The outputs of leaf modules that run within, in their order, where these are maps of several positions."""
+    maps = []
 
-    def note(name: str, output: object) -> None:
+    def note(name: str, _module: nn.Module, _inputs: object, output: object) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and output.requires_grad and output[0, 0].numel() > 1:
             maps.append((name, output))
 
     with ExitStack() as hooks:
         for name, module in model.named_modules():
             if not any(True for _ in module.children()):
-                hooks.enter_context(
-                    module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
-                )
-        yield
+                hooks.enter_context(module.register_forward_hook(partial(note, name)))
+        yield maps

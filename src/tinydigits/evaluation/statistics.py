@@ -1,4 +1,4 @@
-"""How far a measured figure can be trusted. docs/statistics.md says which of these answers which question.
+"""How far a measured figure can be trusted. docs/statistics.md says which of these to use when.
 
 SciPy is imported where it is used: it takes a good part of a second, which only those who ask should wait.
 """
@@ -23,16 +23,8 @@ def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple
 
         (p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n)
 
-    Source: E. B. Wilson (1927), "Probable inference, the law of succession, and statistical inference",
-    Journal of the American Statistical Association 22, 209-212.
-
-    Args:
-        correct: successes, 0 to `total`.
-        total: trials, at least 1.
-        confidence: the share of such intervals that hold the true proportion, between 0 and 1.
-
-    Returns:
-        The lower and the upper end, both in [0, 1].
+    Both ends are in [0, 1]. Source: E. B. Wilson (1927), "Probable inference, the law of succession, and statistical
+    inference", Journal of the American Statistical Association 22, 209-212.
     """
     _check_proportion(correct, total, confidence)
     p, z = correct / total, NormalDist().inv_cdf((1 + confidence) / 2)
@@ -52,14 +44,6 @@ def clopper_pearson_interval(correct: int, total: int, confidence: float = 0.95)
 
     Source: C. J. Clopper, E. S. Pearson (1934), "The use of confidence or fiducial limits illustrated in the case
     of the binomial", Biometrika 26, 404-413.
-
-    Args:
-        correct: successes, 0 to `total`.
-        total: trials, at least 1.
-        confidence: the least share of such intervals that hold the true proportion, between 0 and 1.
-
-    Returns:
-        The lower and the upper end, both in [0, 1].
     """
     _check_proportion(correct, total, confidence)
     from scipy.stats import binomtest
@@ -71,7 +55,7 @@ def clopper_pearson_interval(correct: int, total: int, confidence: float = 0.95)
 def mean_lower_bound(values: Sequence[float], confidence: float = 0.95) -> float | None:
     """The one-sided lower bound of the mean of which `values` are a sample; None for fewer than three.
 
-    With n values, mean m, sample deviation s and t the quantile of `confidence` at n − 1 degrees of freedom::
+    With n values, mean m, sample std s and t the quantile of `confidence` at n − 1 degrees of freedom::
 
         m − t s / √n
 
@@ -87,12 +71,12 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     As in `mean_lower_bound`, m ± t s / √n with t the quantile of (1 + confidence) / 2. It knows no limits: the
     interval of accuracies close to 1 may end above 1.
     """
-    low, high = (_mean_bound(values, share) for share in ((1 - confidence) / 2, (1 + confidence) / 2))
+    low, high = (_mean_bound(values, fraction) for fraction in ((1 - confidence) / 2, (1 + confidence) / 2))
     return None if low is None or high is None else (low, high)
 
 
 def two_way_bootstrap(
-    right: NDArray[np.bool_], confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    correct: NDArray[np.bool_], confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
     """The percentile interval of the mean accuracy over new seeds *and* new digits of the same kind.
 
@@ -102,53 +86,41 @@ def two_way_bootstrap(
     285-301, who shows that no bootstrap of such a table is exact. docs/statistics.md has its measured coverage.
 
     One seed is allowed: the interval then knows nothing of other seeds. It cannot know of mistakes that were never
-    seen either: where all is right it is (1, 1), and `clopper_pearson_interval` should be asked.
+    seen either: if all is correct it is (1, 1), and `clopper_pearson_interval` should be used.
 
     Args:
-        right: [seeds, digits], whether the run of that seed recognised that digit.
-        confidence: the share of such intervals that should hold the true mean, between 0 and 1.
+        correct: [seeds, digits], whether the run of that seed classified that digit correctly.
+        confidence: the fraction of such intervals that should hold the true mean.
         resamples: how many tables are drawn.
         seed: of the resampling, not of a run.
-
-    Returns:
-        The lower and the upper end, both in [0, 1].
     """
-    (means,) = _resampled_means([right], resamples, seed)
+    (means,) = _resampled_means([correct], resamples, seed)
     return _percentiles(means, confidence)
 
 
 def paired_bootstrap(
-    first_right: NDArray[np.bool_],
-    second_right: NDArray[np.bool_],
+    first: NDArray[np.bool_],
+    second: NDArray[np.bool_],
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
     """How much better the first recipe is than the second, over new seeds and new digits of the same kind.
 
-    As `two_way_bootstrap`, with one draw of digits for both, because both were asked the same ones, and a draw of
-    seeds for each.
-
-    Args:
-        first_right: [first seeds, digits], whether the run of that seed recognised that digit.
-        second_right: [second seeds, digits], the same digits in the same order.
-        confidence: the share of such intervals that should hold the true difference, between 0 and 1.
-        resamples: how many tables are drawn.
-        seed: of the resampling, not of a run.
-
-    Returns:
-        The difference of the mean accuracies, first less second, and its percentile interval's ends, in [-1, 1].
+    As `two_way_bootstrap`, with one draw of digits for both, because both classified the same ones in the same order,
+    and a draw of seeds for each. Returns the difference of the mean accuracies, first less second, and the ends of its
+    percentile interval.
     """
-    first, second = _resampled_means([first_right, second_right], resamples, seed)
-    low, high = _percentiles(first - second, confidence)
-    return float(first_right.mean() - second_right.mean()), low, high
+    means, others = _resampled_means([first, second], resamples, seed)
+    low, high = _percentiles(means - others, confidence)
+    return float(first.mean() - second.mean()), low, high
 
 
 def mcnemar_exact(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int, float]:
-    """Do two networks recognise different shares of the same digits? McNemar's test in its exact form.
+    """Do two networks classify different fractions of the same digits correctly? McNemar's test in its exact form.
 
-    Only digits that one of them alone recognised tell: if both are equally good, each is as likely to be the first's
-    as the second's. With b of the one and c of the other kind, p is the two-sided binomial probability of b in
+    Only digits that one of them alone classifies correctly tell: if both are equally good, each is as likely to be the
+    first's as the second's. With b of the one and c of the other kind, p is the two-sided binomial probability of b in
     b + c at ½, which is 1 where b + c = 0. Sources: Q. McNemar (1947), "Note on the sampling error of the difference
     between correlated proportions or percentages", Psychometrika 12, 153-157; A. Agresti (2013), "Categorical Data
     Analysis", 3rd edition, section 11.1.
@@ -156,11 +128,11 @@ def mcnemar_exact(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[
     It compares two sets of weights, not two recipes: other seeds would give other weights.
 
     Args:
-        first: [digits], whether the first network recognised that digit.
-        second: [digits], the same digits in the same order.
+        first: [digits], whether the first network classifies that digit correctly.
+        second: the same of the second network.
 
     Returns:
-        How many digits only the first recognised, how many only the second, and p.
+        How many digits only the first classifies correctly, how many only the second, and p.
     """
     assert first.ndim == 1
     assert first.shape == second.shape
@@ -175,23 +147,15 @@ def mcnemar_exact(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[
 def compare_means(
     first: Sequence[float], second: Sequence[float], confidence: float = 0.95
 ) -> tuple[float, tuple[float, float], float]:
-    """How far apart the means of two samples are, whatever their deviations: Welch's test.
+    """How far apart the means of two samples are, whatever their standard deviations: Welch's test.
 
     With means m, sample variances v and sizes n, e = v₁/n₁ + v₂/n₂ and t the quantile of (1 + confidence) / 2::
 
         m₁ − m₂ ± t √e   at   ν = e² / ((v₁/n₁)²/(n₁ − 1) + (v₂/n₂)²/(n₂ − 1))   degrees of freedom
 
     Source: B. L. Welch (1947), "The generalization of 'Student's' problem when several different population
-    variances are involved", Biometrika 34, 28-35. Where neither sample varies, the interval is the difference
-    itself, and p is 1 or 0.
-
-    Args:
-        first: at least two values.
-        second: at least two values.
-        confidence: the share of such intervals that hold the true difference, between 0 and 1.
-
-    Returns:
-        The difference, first less second; its interval; and the two-sided p of no difference.
+    variances are involved", Biometrika 34, 28-35. If neither sample varies, the interval is the difference
+    itself, and p is 1 or 0. Returns the difference, first less second; its interval; and the two-sided p of none.
     """
     assert len(first) >= 2
     assert len(second) >= 2
@@ -202,8 +166,8 @@ def compare_means(
     errors = float(variance(first)) / len(first), float(variance(second)) / len(second)
     if sum(errors) == 0:
         return difference, (difference, difference), float(difference == 0)
-    shares = errors[0] / sum(errors), errors[1] / sum(errors)  # ν by shares: squares of tiny variances vanish
-    freedom = 1 / (shares[0] ** 2 / (len(first) - 1) + shares[1] ** 2 / (len(second) - 1))
+    fractions = errors[0] / sum(errors), errors[1] / sum(errors)  # ν by fractions: squares of tiny variances vanish
+    freedom = 1 / (fractions[0] ** 2 / (len(first) - 1) + fractions[1] ** 2 / (len(second) - 1))
     error = math.sqrt(sum(errors))
     reach = float(stdtrit(freedom, (1 + confidence) / 2)) * error
     p = 2 * float(stdtr(freedom, -abs(difference) / error))
@@ -213,9 +177,11 @@ def compare_means(
 def seeds_needed(
     sd_first: float, sd_second: float, difference: float, power: float = 0.8, alpha: float = 0.05
 ) -> int | None:
-    """How many seeds of each recipe `compare_means` takes to see that they differ by `difference`.
+    """How many seeds of each recipe `compare_means` takes to see that they differ by `difference`; None if that is 0.
 
-    With a and b the normal quantiles of 1 − α/2 and of `power`, begins with the normal approximation::
+    Seen means a two-sided p below `alpha`, with probability `power`. The standard deviations over seeds are in the unit
+    of `difference`, whose sign does not matter. With a and b the normal quantiles of 1 − α/2 and of `power`, it begins
+    with the normal approximation::
 
         n = (a + b)² (s₁² + s₂²) / d²
 
@@ -223,17 +189,8 @@ def seeds_needed(
     freedom, gives the power. Source: J. Cohen (1988), "Statistical Power Analysis for the Behavioral Sciences", 2nd
     edition, chapter 2. Never fewer than three, below which no mean is bounded.
 
-    The deviations, and a difference taken from a study, are estimates themselves: from few seeds, this is a guess.
-
-    Args:
-        sd_first: standard deviation over seeds, in the unit of `difference`.
-        sd_second: the same of the second recipe.
-        difference: how far apart the true means are; its sign does not matter.
-        power: the probability with which the difference should be seen, between `alpha` and 1.
-        alpha: the two-sided p below which it counts as seen.
-
-    Returns:
-        Seeds for each recipe; None where the difference is 0, which no number of seeds tells.
+    The standard deviations, and a difference taken from a study, are estimates themselves: from few seeds, this is a
+    guess.
     """
     assert sd_first >= 0
     assert sd_second >= 0
@@ -266,23 +223,23 @@ def _check_proportion(correct: int, total: int, confidence: float) -> None:
     assert 0 < confidence < 1
 
 
-def _mean_bound(values: Sequence[float], share: float) -> float | None:
-    """The mean plus as many standard errors as the t quantile of `share` says."""
-    assert 0 < share < 1
+def _mean_bound(values: Sequence[float], fraction: float) -> float | None:
+    """The mean plus as many standard errors as the t quantile of `fraction` says."""
+    assert 0 < fraction < 1
     if len(values) < MIN_SEEDS:
         return None
     from scipy.special import stdtrit
 
     # The module `statistics` rounds once, at the end: values that are all equal have exactly that mean, and no spread.
     error = math.sqrt(variance(values) / len(values))
-    return float(mean(values)) + float(stdtrit(len(values) - 1, share)) * error
+    return float(mean(values)) + float(stdtrit(len(values) - 1, fraction)) * error
 
 
 def _resampled_means(groups: list[NDArray[np.bool_]], resamples: int, seed: int) -> list[NDArray[np.float64]]:
     """For each group, bool [its seeds, digits], the means of its resamples, float64 [resamples].
 
-    Digits that the same seeds recognised can stand for each other. So there are few kinds of digits, and how often
-    each kind is drawn is multinomial: the same distribution as drawing 10,000 digits one by one, in far less time.
+    Digits that the same seeds classify correctly can stand for each other. So there are few kinds of digits, and how
+    often each kind is drawn is multinomial: the same distribution as drawing 10,000 digits one by one, in less time.
     """
     table = np.concatenate(groups)
     assert table.dtype == np.bool_

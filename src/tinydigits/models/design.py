@@ -1,7 +1,7 @@
-"""A network as data: blocks of a convolution, a pool, batch norm and ReLU, one after the other, and a head.
+"""A network as data: a sequence of blocks, each a convolution, a pool, batch norm and ReLU, then a head.
 
-What a design costs is calculated from its numbers, and only what fits need ever be built. A `.toml` file with a design
-is accepted wherever a model is named:
+A design's cost can be calculated without building it (`inspection.design_cost`). A `.toml` file with a design is
+accepted wherever a model is named:
 
     dropout = 0.02                # before the head
     head = "global"               # average of each map, or "flatten"; then a linear layer
@@ -14,15 +14,15 @@ is accepted wherever a model is named:
     pool = "max"
 """
 
+import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import nn
 
 from tinydigits.errors import ConfigError
-from tinydigits.models.footprint import FormatBytes
 from tinydigits.models.layers import Dropout
 from tinydigits.settings import between, build, one_of, read_settings
 
@@ -32,20 +32,19 @@ _POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool
 POOLS = ("none", *_POOLS)
 HEADS = ("global", "flatten")
 CLASSES = 10
-_SIDE = 28
-_WIDEST = 1024  # channels; more is a slip of the keyboard
+SIDE = 28
+_WIDEST = 1024  # channels; more is a typing error
 _MOST_TIMES = 8
 _POOL = 2  # side and stride of a pool
-_WORD_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Block:
-    """A convolution with stride 1 and without bias, then a pool (2×2) if wanted, batch norm and ReLU.
+    """A convolution with stride 1 and without bias, then perhaps a pool (2×2), then batch norm and ReLU.
 
     `padding`: zeros around the map, so that it keeps its size. `separable`: the convolution acts on each channel alone
-    and a 1×1 convolution mixes them (Sifre 2014). `times`: the same weights are used so often, each time with a batch
-    norm of its own, the pool after the last; the block's input then has as many channels as its output.
+    and a 1×1 convolution mixes them (Sifre 2014). `times`: how often the same weights are applied, each time with a
+    batch norm of its own, the pool after the last; the block's input then has as many channels as its output.
 
     Raises:
         ConfigError: a value is out of range.
@@ -60,15 +59,15 @@ class Block:
 
     def __post_init__(self) -> None:
         between("channels", self.channels, 1, _WIDEST)
-        between("kernel", self.kernel, 1, _SIDE)
+        between("kernel", self.kernel, 1, SIDE)
         between("times", self.times, 1, _MOST_TIMES)
         one_of("pool", self.pool, POOLS)
         if self.padding and self.kernel % 2 == 0:
-            raise ConfigError(f"kernel = {self.kernel}: only with an odd one does padding keep a map's size. Take 3.")
+            raise ConfigError(f"kernel = {self.kernel}: padding keeps a map's size only if the kernel is odd. Use 3.")
 
 
 class Use(NamedTuple):
-    """A use of a block's weights, the first or another, and the sides of the maps on its way; all are square."""
+    """One use of a block's weights, the first or a later one, and the sides of its (square) maps."""
 
     block: Block
     first: bool
@@ -92,7 +91,7 @@ class Design:
 
     def __post_init__(self) -> None:
         if not self.blocks:
-            raise ConfigError("a design has at least one block. Add [[blocks]] with channels = 8.")
+            raise ConfigError("a design needs at least one block. Add [[blocks]] with channels = 8.")
         one_of("head", self.head, HEADS)
         between("dropout", self.dropout, 0, 1, top_open=True)
         _ = self.uses  # checks that every map is large enough
@@ -101,20 +100,20 @@ class Design:
     def uses(self) -> tuple[Use, ...]:
         """Every use of a block's weights, in order."""
         uses = []
-        channels, side = 1, _SIDE
-        for place, block in enumerate(self.blocks):
-            here = f"blocks[{place}]: "
+        channels, side = 1, SIDE
+        for index, block in enumerate(self.blocks):
+            here = f"blocks[{index}]: "
             if block.times > 1 and block.channels != channels:
                 raise ConfigError(
                     f"{here}channels = {block.channels} after {channels}, used {block.times} times: weights that are "
-                    f"used again take as many channels as they give. Take {channels}, or times = 1."
+                    f"reused need as many input as output channels. Use {channels}, or times = 1."
                 )
             for use in range(block.times):
                 convolved = side if block.padding else side - block.kernel + 1
                 pooled = convolved // _POOL if block.pool != "none" and use == block.times - 1 else convolved
                 if pooled < 1:
                     raise ConfigError(
-                        f"{here}a map of {side}×{side} is too small for it. Leave out a pool or a block before it, or "
+                        f"{here}a map of {side}×{side} is too small for it. Remove a pool or a block before it, or "
                         "set padding = true."
                     )
                 uses.append(Use(block, use == 0, channels, side, convolved, pooled))
@@ -122,57 +121,11 @@ class Design:
         return tuple(uses)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a design takes: see inspect.py for parameters and MACs, footprint.py for the bytes."""
-
-    parameters: int
-    macs: int
-    weight_bytes: FormatBytes
-    activation_bytes: FormatBytes
-
-
-def design_cost(design: Design) -> Cost:
-    """The cost, without building the network."""
-    parameters = macs = weights = biases = peak = 0
-    channels, side = 1, _SIDE
-    for use in design.uses:
-        into, out, positions = use.in_channels, use.block.channels, use.convolved_side**2
-        spatial = use.block.kernel**2 * into * (1 if use.block.separable else out)
-        mixing = into * out if use.block.separable else 0
-        macs += (spatial + mixing) * positions
-        parameters += 2 * out  # batch norm
-        if use.first:
-            parameters += spatial + mixing
-            weights += spatial + mixing
-            biases += out + (into if use.block.separable else 0)
-        if use.block.separable:
-            peak = max(peak, into * (use.side**2 + positions), (into + out) * positions)
-        else:
-            peak = max(peak, into * use.side**2 + out * positions)
-        if use.out_side != use.convolved_side:
-            peak = max(peak, out * (positions + use.out_side**2))
-        channels, side = out, use.out_side
-    features = channels * side * side
-    if design.head == "global":
-        peak = max(peak, features + channels)
-        features = channels
-    head = features * CLASSES
-    peak = max(peak, features + CLASSES)
-    numbers = weights + head + biases + CLASSES
-    return Cost(
-        parameters=parameters + head + CLASSES,
-        macs=macs + head,
-        weight_bytes=FormatBytes(float32=_WORD_BYTES * numbers, int8=weights + head + _WORD_BYTES * (biases + CLASSES)),
-        activation_bytes=FormatBytes(float32=_WORD_BYTES * peak, int8=peak),
-    )
-
-
 def build_design(design: Design) -> nn.Sequential:
-    """The network: [N, 1, 28, 28] → [N, 10] logits, in training mode. Weights follow torch's global seed."""
+    """The network: [N, 1, 28, 28] → [N, 10] logits, in training mode. Weights depend on torch's global seed."""
     layers: list[nn.Module] = []
     convolution: list[nn.Module] = []
-    channels, side = 1, _SIDE
+    channels, side = 1, SIDE
     for use in design.uses:
         if use.first:
             convolution = _convolution(use.block, use.in_channels)
@@ -213,19 +166,12 @@ def load_design(path: Path) -> Design:
 
 
 def design_toml(design: Design) -> str:
-    """The text of such a file; what is as usual is left out."""
-    usual, lines = asdict(Block(channels=1)), []
-    if design.dropout:
-        lines.append(f"dropout = {design.dropout}")
+    """The text of such a file; defaults are left out."""
+    usual = asdict(Block(channels=1))
+    lines = [f"dropout = {design.dropout}"] if design.dropout else []
     lines.append(f'head = "{design.head}"')
     for block in design.blocks:
         lines += ["", "[[blocks]]"]
-        values: dict[str, Any] = {k: v for k, v in asdict(block).items() if k == "channels" or v != usual[k]}
-        lines += [f"{key} = {_toml_value(value)}" for key, value in values.items()]
+        # JSON writes whole numbers, booleans and these strings as TOML does
+        lines += [f"{k} = {json.dumps(v)}" for k, v in asdict(block).items() if k == "channels" or v != usual[k]]
     return "\n".join(lines) + "\n"
-
-
-def _toml_value(value: bool | int | str) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -1,4 +1,4 @@
-"""Blocks that networks of the zoo use twice or more."""
+"""Blocks that several networks of the zoo use."""
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 class Dropout(nn.Module):
     """Dropout (Srivastava et al. 2014): in training, zeroes each activation with probability `p`, scales the rest.
 
-    On a CPU PyTorch draws one random number an activation, which takes a quarter to a third of a small network's
-    training. Here every 64-bit number decides over four activations, 16 bits each: one is zeroed when its bits
-    are below t = round(65536 p). So the rate is t / 65536, which is p to within 1/131072, and what is kept is scaled by
-    exactly 1 / (1 - t / 65536). The numbers come from torch's default generator.
+    On a CPU PyTorch draws one random number per activation, which takes a quarter to a third of a small network's
+    training time. Here each 64-bit number decides four activations, 16 bits each: one is zeroed if its bits are below
+    t = round(65536 p). So the rate is t / 65536, which is p to within 1/131072, and the rest is scaled by exactly
+    1 / (1 - t / 65536). The numbers come from torch's default generator.
     """
 
     def __init__(self, p: float) -> None:
@@ -24,8 +24,8 @@ class Dropout(nn.Module):
         if not self.training or x.device.type != "cpu":
             return F.dropout(x, self.p, self.training)
         threshold = round(self.p * 65536)
-        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        bits = draws.view(torch.int16)[: x.numel()].as_strided(x.shape, torch.empty_like(x).stride())
+        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = numbers.view(torch.int16)[: x.numel()].as_strided(x.shape, torch.empty_like(x).stride())
         return x * (bits >= threshold - 32768).to(x.dtype).mul_(1 / (1 - threshold / 65536))
 
     def extra_repr(self) -> str:
@@ -34,10 +34,10 @@ class Dropout(nn.Module):
 
 
 class Residual(nn.Module):
-    """Layers with a connection around them that has no weights of its own (He et al. 2015, shortcut A).
+    """Layers with a skip connection that has no weights of its own (He et al. 2015, shortcut A).
 
-    [N, in, H, W] → [N, out, H', W'] with out ≥ in: channels that the input lacks count as zeros, and where unpadded
-    convolutions cut the border off, it is cut off the input too.
+    [N, in, H, W] → [N, out, H', W'] with out ≥ in. The skip connection adds zero channels, and crops the border that
+    unpadded convolutions lose.
     """
 
     def __init__(self, *layers: nn.Module) -> None:
@@ -48,7 +48,7 @@ class Residual(nn.Module):
         """[N, in, H, W] → [N, out, H', W']."""
         y: Tensor = self.layers(x)
         channels, height, width = (there - here for there, here in zip(y.shape[1:], x.shape[1:], strict=True))
-        # F.pad with negative numbers cuts off
+        # negative numbers crop
         edges = (width // 2, width - width // 2, height // 2, height - height // 2, 0, channels)
         return y + F.pad(x, edges)
 

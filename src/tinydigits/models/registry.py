@@ -1,61 +1,49 @@
-"""One registry of everything that can stand where a model is asked for: the zoo, and a user's own `net.py:Net`.
+"""The zoo by name.
 
-A name of the zoo may carry options of its function, so that a variant can be trained, proved and loaded like any other:
+A name may carry options of its function, so that a variant can be trained, proved and loaded like any other:
 `plain-9k+batch-norm+dropout=0.05` is `plain_9k(batch_norm=True, dropout=0.05)`.
 """
 
-import contextlib
-import copy
 import fnmatch
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from tinydigits.errors import ModelError, UnknownModelError, one_line
-from tinydigits.models.design import build_design, load_design
+from tinydigits.errors import ModelError, UnknownModelError
+from tinydigits.models.user_model import is_user_model
+from tinydigits.records import Count, Fraction, Record
 from tinydigits.settings import nearest
 
 Builder = Callable[..., nn.Module]
 Build = TypeVar("Build", bound=Builder)
 
-_DESIGN = ".toml"
+COMMON_RECIPE = "fast"  # made for every network, and what those without a recipe of their own are trained with
 _ZOO = ("tinydigits.models.documented", "tinydigits.models.tiny")
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(Record, frozen=True):
     """A figure that a document states, for one layer (counted from 1) or, with None, for the whole network.
 
     Quantities: `parameters`; `macs`; `output` of a layer, `stated` as its shape, (C, H, W), or as (H, W) alone;
     `receptive_field`, without a layer that of the last, and `jump`, in input pixels; `input_mb`,
     `forward_backward_mb`, `parameters_mb` and `total_mb` (the memory lines of a layer summary, rounded to two
-    decimals). `words`: how the document puts it, where it is not in a table.
+    decimals). `words`: how the document puts it, if not in a table.
     """
 
     quantity: str
-    stated: float | tuple[int, ...]
+    stated: int | float | tuple[int, ...]
     layer: int | None = None
     words: str | None = None
 
 
-@dataclass(frozen=True)
-class Statement:
+class Statement(Record, frozen=True):
     """What a document says of the structure in words, as far as a machine can check it.
 
-    `subject`: a fact of models.inspect.Structure, or `fully_connected` (there are such layers); `stated`: whether it
-    is so. With `layers` (counted from 1) it is about each of them: `batch_norm_after`, `dropout_after` (before the
+    `subject`: a fact of `inspection.result.Structure`, or `fully_connected` (there are such layers); `stated`: whether
+    it is so. With `layers` (counted from 1) it is about each of them: `batch_norm_after`, `dropout_after` (before the
     next convolution), `size_kept` (the map's). `words`: how the document puts it.
     """
 
@@ -65,38 +53,56 @@ class Statement:
     words: str | None = None
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What a document says of its network, or, without a `source`, what we aim at with ours. None: nothing is said.
+class Target(Record, frozen=True):
+    """What a document reports of its network, or, without a `source`, our goal for ours. None: nothing is said.
 
-    `parameters` and `epochs` are upper bounds, `accuracy` in [0, 1] is a lower one, to be exceeded if `strict`;
-    `wording` is how the document puts it. `recipe` names the one that the network is trained with, unless
-    another is asked for. `figures`, `statements` and `notes` are for the recount.
+    `parameters` and `epochs` are upper bounds, `accuracy` is a lower one, to be exceeded if `strict`; `wording` is how
+    the document puts it.
     """
 
-    parameters: int | None = None
-    accuracy: float | None = None
-    epochs: int | None = None
+    parameters: Count | None = None
+    accuracy: Fraction | None = None
+    epochs: Count | None = None
     strict: bool = False
     source: str | None = None
     wording: str | None = None
-    recipe: str = "fast"
+
+    def target(self) -> "Target":
+        """The target alone, without what a subclass adds."""
+        return Target(*(getattr(self, name) for name in Target.__struct_fields__))
+
+
+class Reported(Target, frozen=True, kw_only=True):
+    """A target with all that can be checked beside it, and the recipes made for it.
+
+    `recipe` is what the network is trained with unless another is named; `recipes` are others that are made for it.
+    `figures` and `statements` are measured by `inspect` and `audit`; `notes` say how the document was read.
+    """
+
+    recipe: str = COMMON_RECIPE
+    recipes: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     statements: tuple[Statement, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """The claim itself as plain data."""
-        apart = ("figures", "statements", "notes", "recipe")
-        return {key: value for key, value in asdict(self).items() if key not in apart}
+    @property
+    def documented_recipe(self) -> str | None:
+        """The document's own recipe, if one is known."""
+        return next((recipe for recipe in self.recipes if recipe.startswith("documented-")), None)
 
 
-_entries: dict[str, tuple[Builder, Claim | None]] = {}
-_copies: dict[str, Path] = {}
+class _Entry(NamedTuple):
+    build: Builder
+    reported: Reported | None
 
 
-def register(*, documented: Claim | None = None, goal: Claim | None = None) -> Callable[[Build], Build]:
-    """Put the decorated function into the zoo, under its own name (with dashes) and with its claim, if it has one.
+_entries: dict[str, _Entry] = {}
+
+
+def register(*, reported: Reported | None = None, goal: Reported | None = None) -> Callable[[Build], Build]:
+    """Put the decorated function into the zoo, under its own name (with dashes).
+
+    `reported` is what a document says of the network, `goal` what we aim at with it if there is none.
 
     Raises:
         ModelError: the name is taken.
@@ -105,48 +111,24 @@ def register(*, documented: Claim | None = None, goal: Claim | None = None) -> C
     def enter(build: Build) -> Build:
         name = build.__name__.replace("_", "-")
         if name in _entries:
-            raise ModelError(f"{name}: the zoo has a model of that name already. Give the function another name.")
-        _entries[name] = (build, documented or goal)
+            raise ModelError(f"{name}: the zoo already has a model of that name. Give the function another name.")
+        _entries[name] = _Entry(build, reported or goal)
         return build
 
     return enter
 
 
-def create_model(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
-    """Build a model: of the zoo (`plain-9k` or `plain_9k`), or the user's own.
-
-    Their code (`net.py:Net`) is run, their design (`net.toml`, see design.py) is built.
-
-    Args:
-        name: The model, with options of its function if wanted (`blocks-19k+n-channels=16`).
-        pretrained: Load the weights that ship with tinydigits.
-        **options: Passed to the zoo's function, such as `n_channels` of `blocks-19k`.
-
-    Returns:
-        A network that takes [N, 1, 28, 28] and gives [N, 10], in training mode. Weights follow torch's global seed.
+def build_from_zoo(name: str, **options: Any) -> nn.Module:
+    """A model of the zoo, in training mode; `options` of its function add to those in its name.
 
     Raises:
         UnknownModelError: there is no such model.
-        ModelError: the user's file does not import, or holds no such network; or the option does not exist.
-        ConfigError: the option's value is out of range, or the design is not valid.
-        WeightsError: `pretrained` is asked for and no weights are shipped, or they do not fit.
+        ModelError: it has no such option.
+        ConfigError: the option's value is out of range.
     """
-    name = canonical_name(name)
-    if is_users_own(name):
-        if options or pretrained:
-            raise ModelError(
-                f"{name}: a model of your own is called without arguments and has no shipped weights. Omit them."
-            )
-        return _designed(name) if name.endswith(_DESIGN) else _users_model(name)
     base, named = _parse(name)
-    build = _zoo()[base][0]
     _check_options(base, options)
-    model = build(**named | options)
-    if pretrained:
-        from tinydigits.models.weights import load_shipped  # weights.py itself builds on this module
-
-        load_shipped(model, name)
-    return model
+    return _zoo()[base].build(**{**named, **options})
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -158,10 +140,10 @@ def canonical_name(name: str) -> str:
     """The name as screens and files show it: with dashes for the zoo, unchanged for `net.py:Net`.
 
     Raises:
-        UnknownModelError: the zoo has no such model, and it is no `net.py:Net` either.
+        UnknownModelError: it is neither a model of the zoo nor a `net.py:Net`.
         ModelError: an option after the `+` does not exist, or has no value of its type.
     """
-    if is_users_own(name):
+    if is_user_model(name):
         return name
     base, options = _parse(name)
     # in one order and spelling, so that one variant has one name
@@ -170,7 +152,7 @@ def canonical_name(name: str) -> str:
 
 
 def _parse(name: str) -> tuple[str, dict[str, Any]]:
-    """`plain_9k+padding=1` → `plain-9k`, {"padding": 1}; options that say what holds anyway are left out."""
+    """`plain_9k+padding=1` → `plain-9k`, {"padding": 1}; options that repeat a default are left out."""
     first, *parts = name.split("+")
     base = first.replace("_", "-")
     if base not in _zoo():
@@ -178,9 +160,9 @@ def _parse(name: str) -> tuple[str, dict[str, Any]]:
             raise UnknownModelError(f"{name}: name the class or function in it too, after a colon, as in {name}:Net.")
         raise UnknownModelError(
             f"{first!r} is no model of the zoo. {nearest(base, list(_zoo()))} `tinydigits models` lists them all; "
-            f"your own is named as net.py:Net."
+            f"name your own as net.py:Net."
         )
-    known = inspect.signature(_zoo()[base][0]).parameters
+    known = inspect.signature(_zoo()[base].build).parameters
     options: dict[str, Any] = {}
     for part in parts:
         key, _, text = part.partition("=")
@@ -193,14 +175,14 @@ def _parse(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _check_options(base: str, options: Iterable[str]) -> None:
-    known = inspect.signature(_zoo()[base][0]).parameters
+    known = inspect.signature(_zoo()[base].build).parameters
     for key in options:
         if key not in known:
             raise ModelError(f"{base} has no option {key!r}. Its options: {', '.join(known) or 'none'}.")
 
 
 def _option_value(name: str, key: str, text: str, kind: type) -> bool | int | float:
-    """An option's text as a value of the type that its default has; a switch stands without a value."""
+    """An option's text as a value of the type that its default has; a switch has no value."""
     if kind is bool:
         if text:
             raise ModelError(f"{name}: {key} is a switch. Write +{key.replace('_', '-')} alone.")
@@ -209,169 +191,28 @@ def _option_value(name: str, key: str, text: str, kind: type) -> bool | int | fl
         return kind(text)  # type: ignore[no-any-return]
     except ValueError as error:
         number = "a whole number" if kind is int else "a number"
-        raise ModelError(f"{name}: {key} = {text!r}: it is {number}, as in +{key.replace('_', '-')}=1.") from error
+        raise ModelError(f"{name}: {key} = {text!r}: must be {number}, as in +{key.replace('_', '-')}=1.") from error
 
 
-def model_claim(name: str) -> Claim | None:
-    """What is claimed of a model; None where nothing is, as for a user's own or a variant.
+def reported_figures(name: str) -> Reported | None:
+    """What is reported of a model, or our goal for it; None for a user's own model or a variant.
 
     Raises:
         UnknownModelError: there is no such model.
     """
     name = canonical_name(name)
-    return _zoo()[name][1] if name in _zoo() else None
+    return _zoo()[name].reported if name in _zoo() else None
 
 
-def code_sha256(name: str) -> str | None:
-    """SHA-256 of the file that a user's own model is in; None for a model of the zoo.
-
-    Raises:
-        UnknownModelError: there is no such model.
-        ModelError: there is no such file.
-    """
-    name = canonical_name(name)
-    return hashlib.sha256(users_file(name).read_bytes()).hexdigest() if is_users_own(name) else None
+def model_of_recipe(recipe: str) -> str | None:
+    """The model that a recipe is made for; None if it is made for all, or unknown here."""
+    recipe = recipe.replace("_", "-")
+    made_for = ((name, entry.reported) for name, entry in _zoo().items() if entry.reported)
+    return next((name for name, x in made_for if recipe in {x.recipe, *x.recipes} - {COMMON_RECIPE}), None)
 
 
-def _zoo() -> dict[str, tuple[Builder, Claim | None]]:
-    """All entries; the files that make them import this module, so they are imported on first use."""
+def _zoo() -> dict[str, _Entry]:
+    """All entries. The modules that make them import this one, so they are imported on first use."""
     for module in _ZOO:
         importlib.import_module(module)
     return _entries
-
-
-def is_users_own(name: str) -> bool:
-    """Whether a name is of the form `net.py:Net` or `net.toml`, and so no name of the zoo."""
-    return ".py:" in name or name.endswith(_DESIGN)
-
-
-def lend_copy(name: str, copy: Path) -> None:
-    """On another machine than the user's: a copy stands in for the file of their network, from now on."""
-    _copies[name] = copy
-
-
-def users_file(name: str) -> Path:
-    """The file in which a network of the user's own stands.
-
-    Raises:
-        ModelError: there is no such file.
-    """
-    file = name if name.endswith(_DESIGN) else name.rpartition(":")[0]
-    path = _copies.get(name, Path(file)).resolve()
-    if not path.is_file():
-        raise ModelError(
-            f"{name}: there is no file {file}. Give its path from the current directory, or an absolute one."
-        )
-    return path
-
-
-def _designed(name: str) -> nn.Module:
-    return build_design(load_design(users_file(name)))
-
-
-def _users_model(name: str) -> nn.Module:
-    """Import the user's file, call what they name, and check what it gives."""
-    file, _, attribute = name.rpartition(":")
-    path = users_file(name)
-    with _their_code(path):
-        module = _import_file(path)
-        build = getattr(module, attribute, None)
-        if build is None:
-            names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-            hint = nearest(attribute, names) if names else "It defines no class or function."
-            raise ModelError(f"{name}: {file} has no {attribute!r}. {hint}")
-        if isinstance(build, nn.Module) or not callable(build):
-            raise ModelError(f"{name}: {attribute} is neither a class nor a function. Name one that makes the network.")
-        try:
-            model = build()
-        except (Exception, SystemExit) as error:
-            raise ModelError(
-                f"{name}: {attribute}() fails: {_describe(error, path)}. It is called without arguments."
-            ) from error
-        if not isinstance(model, nn.Module):
-            raise ModelError(f"{name}: {attribute}() gives a {type(model).__name__}, and a torch.nn.Module is needed.")
-        _check_model(name, model, path)
-    return model
-
-
-@contextlib.contextmanager
-def _their_code(path: Path) -> Iterator[None]:
-    """While the user's code runs, imports from beside their file work."""
-    directory = str(path.parent)
-    sys.path.insert(0, directory)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(directory)
-
-
-def _import_file(path: Path) -> ModuleType:
-    """Import a file under a name that no other module has, so that their `random.py` harms nobody."""
-    unique = "tinydigits_users_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    specification = importlib.util.spec_from_file_location(unique, path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[unique] = module  # dataclasses and pickling look a class's module up by name
-    try:
-        specification.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[unique]
-        raise ModelError(
-            f"{path.name} does not import: {_describe(error, path)}. Mend the file, then try again."
-        ) from error
-    return module
-
-
-def _describe(error: BaseException, path: Path) -> str:
-    """An exception in one line: type, message, and the line of the user's file where it came from."""
-    if isinstance(error, SyntaxError):
-        line, message = error.lineno, error.msg
-    else:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
-        line, message = (frames[-1].lineno if frames else None), one_line(error)
-    return f"{type(error).__name__}: {message}" + (f" (line {line})" if line else "")
-
-
-def _check_model(name: str, model: nn.Module, path: Path) -> None:
-    """It scores digits in both modes, and can be trained: tried on a copy, and the random numbers stay as they were."""
-    training = model.training
-    try:
-        with torch.no_grad():
-            _scores(name, model.eval(), path, "")
-    finally:
-        model.train(training)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ModelError(f"{name} has no trainable parameter, so there is nothing to train. Give it a layer with some.")
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        try:
-            network = copy.deepcopy(model).train()
-        except Exception as error:
-            raise ModelError(
-                f"{name} cannot be copied: {_describe(error, path)}. Keep only modules, parameters and plain values."
-            ) from error
-        scores = _scores(name, network, path, " in training mode")
-        try:
-            functional.cross_entropy(scores, torch.zeros(2, dtype=torch.long)).backward()
-        except Exception as error:
-            raise ModelError(
-                f"{name} cannot be trained, its backward pass fails: {_describe(error, path)}. Mend its forward()."
-            ) from error
-
-
-def _scores(name: str, model: nn.Module, path: Path, mode: str) -> Tensor:
-    """Logits or log-probabilities, [2, 10]; softmax of either is the same."""
-    try:
-        output = model(torch.zeros(2, 1, 28, 28))
-    except (Exception, SystemExit) as error:
-        raise ModelError(
-            f"{name} fails on an input [2, 1, 28, 28]{mode}: {_describe(error, path)}. Mend its forward()."
-        ) from error
-    if not isinstance(output, Tensor):
-        raise ModelError(f"{name}: forward(){mode} gives a {type(output).__name__}, and one tensor [N, 10] is needed.")
-    if output.shape != (2, 10):
-        raise ModelError(
-            f"{name}: an input [2, 1, 28, 28]{mode} gives {list(output.shape)}, and [2, 10] is needed: a score a digit."
-        )
-    return output

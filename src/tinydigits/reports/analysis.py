@@ -1,8 +1,8 @@
-"""Target, result and analysis of a run or a study in sentences: the facts that its files hold, filled in."""
+"""Target, result and analysis of a run or a study in sentences, filled in from its files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from tinydigits.reports.tables import duration, interval_text, percent
 
 if TYPE_CHECKING:
-    from tinydigits.models.budget import Clause
-    from tinydigits.studies.answers import Answers
-    from tinydigits.studies.evidence import Evidence, Judgement
-    from tinydigits.studies.exhibits import Exhibits
+    from tinydigits.inspection.result import Inspection
+    from tinydigits.records import Clause, Verdict
+    from tinydigits.studies.predictions import SeedPredictions
+    from tinydigits.studies.report_data import ReportData
+    from tinydigits.studies.results import Source
 
-_OVERFIT = 0.005  # training accuracy above the judging digits' by more than this is worth a word
+_OVERFIT = 0.005  # a larger lead of the training accuracy is called a sign of overfitting
 _WORDS = {
     "macs": "MACs",
     "last3": "epochs",
@@ -31,7 +32,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def points(difference: float, decimals: int = 2) -> str:
-    """A difference of shares in points of a per cent, without its sign."""
+    """A difference of accuracies in percentage points, without its sign."""
     return f"{100 * abs(difference):.{decimals}f} points"
 
 
@@ -40,27 +41,24 @@ def short_name(model: str) -> str:
     return Path(model).name
 
 
-def judged_by(evidence: "Evidence") -> str:
+def evaluation_digits(source: "Source") -> str:
     """`test digits of MNIST`."""
-    name = {"mnist": "MNIST"}.get(evidence.data, evidence.data)
-    return f"{evidence.judged_by} digits of {name}"
+    data = source.result.data
+    return f"{source.evaluated_on} digits of {'MNIST' if data == 'mnist' else data}"
 
 
-def target_sentences(evidence: "Evidence") -> list[str]:
-    """What was asked for."""
-    if not evidence.judgements:
-        return [
-            "No budget was asked for: the figures stand for themselves. Name one with `--budget` to have them judged."
-        ]
-    return [_asked(judgement) for judgement in evidence.judgements]
+def target_sentences(source: "Source") -> list[str]:
+    """What the goal was."""
+    none = "No budget was given, so there is no verdict. Name one with `--budget`."
+    return [_target(verdict) for verdict in source.verdicts] or [none]
 
 
-def _asked(judgement: "Judgement") -> str:
-    """A budget's name with its rules; a claim in words is made of them already."""
-    rules = ", ".join(map(_rule, judgement.clauses))
-    if rules and " " not in judgement.asked:
-        return f"{judgement.asked}: {rules}."
-    return f"{judgement.asked[:1].upper()}{judgement.asked[1:]}."
+def _target(verdict: "Verdict") -> str:
+    """A budget's name with its rules; without a budget, the goal is made of its rules already."""
+    rules = ", ".join(map(_rule, verdict.clauses))
+    if rules and verdict.budget:
+        return f"{verdict.budget}: {rules}."
+    return f"{verdict.goal[:1].upper()}{verdict.goal[1:]}."
 
 
 def _rule(clause: "Clause") -> str:
@@ -75,161 +73,149 @@ def _rule(clause: "Clause") -> str:
     return f"{'at least' if clause.clause == 'last3' else 'at most'} {clause.limit:,.0f} {words}"
 
 
-def result_sentences(evidence: "Evidence") -> list[str]:
-    """What came out."""
-    runs, final, digits = evidence.runs, evidence.final, judged_by(evidence)
-    if len(runs) == 1:
-        kind = "95 % interval (Wilson)" if evidence.kind == "run" else "95 % interval (bootstrap over digits)"
-        sentences = [
-            f"The last epoch reads {percent(final.mean)} of the {digits}; {kind} {interval_text(evidence.interval)}."
-        ]
+def result_sentences(source: "Source") -> list[str]:
+    """What the training reached."""
+    result, digits = source.result, evaluation_digits(source)
+    lead = f"After the last epoch, {percent(result.final.mean, 2 if result.n == 1 else 3)} of the {digits} are "
+    interval = interval_text(result.interval)
+    if result.n == 1:
+        kind = "Wilson" if source.kind == "run" else "bootstrap over digits"
+        sentences = [f"{lead}classified correctly; 95 % interval ({kind}) {interval}."]
     else:
-        bound = (
-            ""
-            if final.lower_bound is None
-            else f", with a one-sided 95 % lower bound of {percent(final.lower_bound, 3)}"
-        )
+        bound = result.final.lower_bound
+        words = "" if bound is None else f", with a one-sided 95 % lower bound of {percent(bound, 3)}"
         sentences = [
-            f"The last epochs of {plural(len(runs), 'seed')} read {percent(final.mean, 3)} of the {digits} on average"
-            f"{bound}.",
-            f"On new digits of this kind, with new seeds: {interval_text(evidence.interval)} (95 % two-way bootstrap).",
+            f"{lead}classified correctly on average over {plural(result.n, 'seed')}{words}.",
+            f"On new digits of this kind, with new seeds: {interval} (95 % two-way bootstrap).",
         ]
-    for judgement in evidence.judgements:
-        count = sum(clause.verdict == "met" for clause in judgement.clauses)
-        of = f": {count} of {plural(len(judgement.clauses), 'clause')} met" if judgement.clauses else ""
-        asked = "The target" if " " in judgement.asked else judgement.asked
-        sentences.append(f"{asked} is {judgement.verdict}{of}.")
-    seconds = sum(run.time_seconds for run in runs) / len(runs)
-    each = "a seed " if len(runs) > 1 else ""
-    sentences.append(f"It took {plural(evidence.epochs, 'epoch')} and {duration(seconds)} {each}on the machine below.")
+    for verdict in source.verdicts:
+        count = sum(clause.verdict == "met" for clause in verdict.clauses)
+        of = f": {count} of {plural(len(verdict.clauses), 'clause')} met" if verdict.clauses else ""
+        sentences.append(f"{verdict.budget or 'The target'} is {verdict.verdict}{of}.")
+    each = "a seed " if result.n > 1 else ""
+    took = duration(source.seconds_per_seed)
+    sentences.append(f"It took {plural(result.epochs, 'epoch')} and {took} {each}on the machine below.")
     return sentences
 
 
-def analysis_sentences(evidence: "Evidence", exhibits: "Exhibits") -> list[str]:
+def analysis_sentences(source: "Source", data: "ReportData") -> list[str]:
     """What the figures say, as far as there are any."""
-    found = [_spread(evidence), _learning(evidence), _best_epoch(evidence)]
-    if not isinstance(exhibits.network, str):
-        found.append(_cost(exhibits.network))
-    if not isinstance(exhibits.answers, str):
+    found = [_spread(source), _learning(source), _best_epoch(source)]
+    if not isinstance(data.network, str):
+        found.append(_cost(data.network))
+    if not isinstance(data.predictions, str):
         found += [
-            _mistakes(exhibits.answers, exhibits.disputed),
-            _confusions(exhibits.answers),
-            _hardest(exhibits.answers),
-            _sureness(exhibits.answers),
+            _mistakes(data.predictions, data.label_errors),
+            _confusions(data.predictions),
+            _hardest(data.predictions),
+            _confidence(data.predictions),
         ]
     return [sentence for sentence in found if sentence]
 
 
-def _spread(evidence: "Evidence") -> str | None:
-    if len(evidence.runs) < 2:
-        return "One seed shows what one training gave; what the recipe gives takes three or more (`tinydigits prove`)."
-    accuracies = [run.accuracy for run in evidence.runs]
-    low, high = min(accuracies), max(accuracies)
-    sd = f", with a standard deviation of {points(evidence.final.sd, 3)}" if evidence.final.sd is not None else ""
-    return f"The seeds lie between {percent(low)} and {percent(high)}{sd}."
+def _spread(source: "Source") -> str:
+    runs, sd = source.result.runs, source.result.final.sd
+    if len(runs) < 2:
+        return "One seed shows the result of one training; three or more (`tinydigits prove`) show that of the recipe."
+    low, *_, high = sorted(run.accuracy for run in runs)
+    spread = f", with a standard deviation of {points(sd, 3)}" if sd is not None else ""
+    return f"The seeds lie between {percent(low)} and {percent(high)}{spread}."
 
 
-def _learning(evidence: "Evidence") -> str | None:
-    """Training accuracy is counted while the weights still move, on augmented digits where there are any."""
-    if not all(run.train_accuracy_by_epoch and run.accuracy_by_epoch for run in evidence.runs):
+def _learning(source: "Source") -> str | None:
+    """Training accuracy is counted while the weights still change, on augmented digits if there are any."""
+    runs = source.result.runs
+    if not all(run.train_accuracy_by_epoch and run.accuracy_by_epoch for run in runs):
         return None
-    count = len(evidence.runs)
-    train = sum(run.train_accuracy_by_epoch[-1] for run in evidence.runs) / count
-    test = sum(run.accuracy_by_epoch[-1] for run in evidence.runs) / count
-    recipe = evidence.config.recipe
+    train = sum(run.train_accuracy_by_epoch[-1] for run in runs) / len(runs)
+    test = sum(run.accuracy_by_epoch[-1] for run in runs) / len(runs)
+    recipe = source.config.recipe
     how = "as augmented" if recipe.augmented_epochs == recipe.epochs else "as the last epoch shows them"
     first = (
-        f"In its last epoch it reads {percent(train)} of the training digits ({how}, while still learning) and, after "
-        f"it, {percent(test)} of the {evidence.judged_by} digits"
+        f"In its last epoch it classifies {percent(train)} of the training digits correctly ({how}, while still "
+        f"learning) and, after it, {percent(test)} of the {source.evaluated_on} digits"
     )
     if train - test > _OVERFIT:
         return f"{first}: {points(train - test)} more on what it has seen, a sign of overfitting."
     return f"{first}: no sign of overfitting."
 
 
-def _best_epoch(evidence: "Evidence") -> str | None:
-    if evidence.epochs < 2:
+def _best_epoch(source: "Source") -> str | None:
+    runs = source.result.runs
+    if source.result.epochs < 2:
         return None
-    gain = sum(run.accuracy_best - run.accuracy for run in evidence.runs) / len(evidence.runs)
+    gain = sum(run.accuracy_best - run.accuracy for run in runs) / len(runs)
     if gain <= 0:
-        return f"The last epoch is also the best one on the {evidence.judged_by} digits."
+        return f"The last epoch is also the best one on the {source.evaluated_on} digits."
     return (
-        f"Choosing the best epoch by the {evidence.judged_by} digits would have shown {points(gain)} more; such a "
+        f"Choosing the best epoch by the {source.evaluated_on} digits would have shown {points(gain)} more; such a "
         "choice is optimistic, and decides nothing here."
     )
 
 
-def _cost(network: Mapping[str, Any]) -> str:
-    layers: Sequence[Mapping[str, Any]] = network["layers"]
-    largest, dearest = (max(range(len(layers)), key=lambda i: layers[i][key]) for key in ("parameters", "macs"))
-    most = layers[largest]["parameters"] / max(network["parameters"], 1)
-    work = layers[dearest]["macs"] / max(network["macs"], 1)
+def _cost(network: "Inspection") -> str:
+    layers = list(enumerate(network.layers, start=1))
+    number, largest = max(layers, key=lambda item: item[1].parameters)
+    other, dearest = max(layers, key=lambda item: item[1].macs)
     sentence = (
-        f"Layer {largest + 1} ({layers[largest]['kind']}) holds {percent(most, 0)} of the {network['parameters']:,} "
-        f"parameters; layer {dearest + 1} ({layers[dearest]['kind']}) does {percent(work, 0)} of the "
-        f"{network['macs']:,} multiply-accumulates."
+        f"Layer {number} ({largest.kind}) holds {percent(largest.parameters / max(network.parameters, 1), 0)} of the "
+        f"{network.parameters:,} parameters; layer {other} ({dearest.kind}) does "
+        f"{percent(dearest.macs / max(network.macs, 1), 0)} of the {network.macs:,} multiply-accumulates."
     )
-    fields = [layer["receptive_field"] for layer in layers if layer["receptive_field"] and layer["macs"]]
+    fields = [layer.receptive_field for layer in network.layers if layer.receptive_field and layer.macs]
     if not fields:
         return sentence
     height, width = fields[-1]
-    return f"{sentence} Its last layer that learns sees {height}×{width} pixels; the input has 28×28."
+    seen = "the whole picture" if min(height, width) >= 28 else f"{height}×{width} of the 28×28 pixels"
+    return f"{sentence} Each output sees {seen}."
 
 
-def _mistakes(answers: "Answers", disputed: Mapping[int, str]) -> str:
-    wrong = ~answers.right
-    seeds = len(wrong)
+def _mistakes(predictions: "SeedPredictions", label_errors: Mapping[int, str]) -> str:
+    wrong = ~predictions.correct
+    seeds, total = wrong.shape
     some = int(wrong.any(axis=0).sum())
+    everywhere: NDArray[np.bool_] = wrong.sum(axis=0) == seeds
     if not some:
-        return "Every digit is read."
+        return "Every digit is classified correctly."
+    these = int(everywhere.sum())
+    lead = f"{some:,} of {plural(total, 'digit')}"
     if seeds == 1:
-        sentence = f"{some:,} of {plural(len(answers.labels), 'digit')} {'is' if some == 1 else 'are'} misread."
-        doubtful = wrong[0]
+        sentence = f"{lead} {'is' if some == 1 else 'are'} misclassified."
     else:
-        everyone = int(wrong.all(axis=0).sum())
-        sentence = (
-            f"{plural(some, 'digit')} of {len(answers.labels):,} are misread by some seed, {everyone:,} by all "
-            f"{seeds}: what all misread, more seeds would not mend."
-        )
-        doubtful = wrong.all(axis=0)
-    known = sum(bool(doubtful[index]) for index in disputed)
-    return f"{sentence} Reviewers dispute the label of {known} of these {int(doubtful.sum())}." if known else sentence
+        sentence = f"{lead} are misclassified by some seed, {these:,} by all {seeds}: more seeds would not fix these."
+    known = sum(bool(everywhere[index]) for index in label_errors)
+    return f"{sentence} Reviewers did not confirm the label of {known} of these {these}." if known else sentence
 
 
-def _confusions(answers: "Answers") -> str | None:
-    confusion = answers.confusion
-    pairs: NDArray[np.int64] = confusion * (1 - np.eye(10, dtype=np.int64))
-    order = np.argsort(-pairs.ravel(), kind="stable")[:_LISTED]
-    seeds = len(answers.right)
-    listed = [
-        f"{index // 10} taken for {index % 10} ({_per_seed(int(pairs.ravel()[index]), seeds)})"
-        for index in order.tolist()
-        if pairs.ravel()[index]
-    ]
+def _confusions(predictions: "SeedPredictions") -> str | None:
+    pairs: NDArray[np.int64] = (predictions.confusion * (1 - np.eye(10, dtype=np.int64))).ravel()
+    order = np.argsort(-pairs, kind="stable")[:_LISTED]
+    seeds = len(predictions.correct)
+    listed = []
+    for index in order[pairs[order] > 0].tolist():
+        often = f"{pairs[index]}×" if seeds == 1 else f"{pairs[index] / seeds:.1f}× a seed"
+        listed.append(f"{index // 10} taken for {index % 10} ({often})")
     return f"Most frequent: {', '.join(listed)}." if listed else None
 
 
-def _per_seed(count: int, seeds: int) -> str:
-    return f"{count}×" if seeds == 1 else f"{count / seeds:.1f}× a seed"
-
-
-def _hardest(answers: "Answers") -> str | None:
-    rows = sorted(answers.per_digit, key=lambda row: row.accuracy)
-    if len(rows) < 2 or rows[0].accuracy == rows[-1].accuracy:
-        return None
+def _hardest(predictions: "SeedPredictions") -> str | None:
+    rows = sorted(predictions.per_digit, key=lambda row: row.accuracy)
     worst, best = rows[0], rows[-1]
+    if worst.accuracy == best.accuracy:
+        return None
     return (
-        f"Hardest is the {worst.digit} ({percent(worst.accuracy)} read), easiest the {best.digit} "
+        f"The hardest digit is the {worst.digit} ({percent(worst.accuracy)} correct), the easiest the {best.digit} "
         f"({percent(best.accuracy)})."
     )
 
 
-def _sureness(answers: "Answers") -> str:
-    sure, right = float(answers.confidences.mean()), float(answers.right.mean())
-    gap = sure - right
-    kind = "more" if gap > 0 else "less"
-    sentence = f"Confidence is {percent(sure)} on average where {percent(right)} are right: {points(gap)} {kind}"
-    before, after = answers.ece
+def _confidence(predictions: "SeedPredictions") -> str:
+    confidence, accuracy = float(predictions.confidences.mean()), float(predictions.correct.mean())
+    gap, (before, after) = confidence - accuracy, predictions.ece
+    sentence = (
+        f"The mean confidence is {percent(confidence)} and the accuracy {percent(accuracy)}: {points(gap)} too "
+        f"{'much' if gap > 0 else 'little'} confidence"
+    )
     if after is None:
         return f"{sentence}, with a calibration error (ECE) of {percent(before)}."
     return f"{sentence}; the calibration error (ECE) is {percent(before)}, and {percent(after)} with the temperature."

@@ -1,118 +1,115 @@
-"""Several runs or studies on one HTML page, each held against the first."""
+"""Several runs or studies on one HTML page, each compared with the first."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinydigits.reports import charts
-from tinydigits.reports.analysis import judged_by, points, short_name
-from tinydigits.reports.charts import interval_chart, letter
+from tinydigits.records import LAST3
+from tinydigits.reports.analysis import evaluation_digits, points, short_name
+from tinydigits.reports.charts import Bar, interval_chart, letter, look
 from tinydigits.reports.html import page
-from tinydigits.reports.markup import Html, digit_picture, join, table, tag
+from tinydigits.reports.markup import Html, join, table, tag
 from tinydigits.reports.sections import (
     Section,
-    accuracy_curves,
     badge,
     bullets,
+    curves_section,
+    digit_tile,
     environment_section,
     figure,
-    final_dots,
-    loss_curves,
+    gallery,
+    lettered,
     missing,
     paragraph,
     recipe_rows,
 )
-from tinydigits.reports.tables import duration, interval_text, percent
+from tinydigits.reports.tables import duration, in_points, interval_text, percent
 
 if TYPE_CHECKING:
     from tinydigits.data.dataset import Dataset
-    from tinydigits.studies.answers import Answers
-    from tinydigits.studies.evidence import Evidence
-    from tinydigits.studies.exhibits import Exhibits
+    from tinydigits.records import Difference
+    from tinydigits.studies.predictions import SeedPredictions
+    from tinydigits.studies.report_data import ReportData
+    from tinydigits.studies.results import Source
 
 _SHOWN = 48  # digits on which they differ
 _ENOUGH_SEEDS = 3
 
 
 def comparison_page(
-    studies: "Sequence[Evidence]",
-    exhibits: "Sequence[Exhibits]",
-    differences: Sequence[Mapping[str, Any]] | str,
+    sources: "Sequence[Source]", data: "Sequence[ReportData]", differences: "Sequence[Difference] | str"
 ) -> str:
     """The page as text.
 
     Args:
-        studies: two or more, judged by the same digits; the first is what the others are held against.
-        exhibits: of each.
-        differences: of each but the first, `compare_answers` of it and the first; or why there are none.
+        sources: Two or more, evaluated on the same digits; the others are compared with the first.
+        data: Of each.
+        differences: Of each but the first, less the first; or why there are none.
     """
-    names = [study.name for study in studies]
-    lead = f"{len(studies)} {_kinds(studies)} on the {judged_by(studies[0])}; each is held against A."
-    notices = list(dict.fromkeys(study.notice for study in studies if study.notice))
+    names = [source.name for source in sources]
+    kinds = {source.kind for source in sources}
+    what = "runs and studies" if len(kinds) > 1 else "studies" if kinds == {"study"} else "runs"
+    lead = f"{len(sources)} {what} on the {evaluation_digits(sources[0])}; each is compared with A."
+    warnings = list(dict.fromkeys(source.result.warning for source in sources if source.result.warning))
     sections = [
-        _side_by_side(studies, exhibits),
-        _differences_section(studies, differences),
-        _curves(studies),
-        _digits_section(exhibits),
-        _settings(studies),
-        environment_section(studies),
+        Section("table", "Side by side", _side_by_side(sources, data)),
+        Section("differences", "Differences from A", _differences(sources, differences)),
+        Section("curves", "Training", curves_section(sources)),
+        Section("digits", "Digits on which they differ", _digits(data)),
+        Section("settings", "Settings that differ", _settings(sources)),
+        Section("environment", "Environment and command", environment_section(sources)),
     ]
-    top = [_verdicts(studies, differences)]
-    return page(f"Compared: {', '.join(names)}", "Comparison", lead, notices, top, sections)
+    top = [_outcomes(names, differences)]
+    return page(f"Compared: {', '.join(names)}", "Comparison", lead, warnings, top, sections)
 
 
-def _kinds(studies: "Sequence[Evidence]") -> str:
-    kinds = {study.kind for study in studies}
-    return "runs and studies" if len(kinds) > 1 else "studies" if kinds == {"study"} else "runs"
+def _chip(number: int) -> Html:
+    """A source's colour."""
+    return tag("span", "", class_=f"chip {look(number)}", aria_hidden="true")
 
 
-def _name(number: int, study: "Evidence") -> Html:
-    """A letter with its colour, and the study's name."""
-    chip = tag("span", "", class_=f"chip {charts.look(number)}", aria_hidden="true")
-    return join([chip, f"{letter(number)}: {study.name}"])
+def _columns(sources: "Sequence[Source]") -> list[Html]:
+    return [join([_chip(number), lettered(number, source)]) for number, source in enumerate(sources)]
 
 
-def _verdicts(studies: "Sequence[Evidence]", differences: Sequence[Mapping[str, Any]] | str) -> Html:
+def _outcomes(names: Sequence[str], differences: "Sequence[Difference] | str") -> Html:
     if isinstance(differences, str):
         return missing(f"the paired test. {differences}")
     cards = []
     for number, found in enumerate(differences, start=1):
-        outcome, sentence = verdict(studies[0], studies[number], number, found)
-        style = {"better": "met", "worse": "failed"}.get(outcome, "unjudged")
-        sign = {"better": "▲ better", "worse": "▼ worse"}.get(outcome, "– not told apart")
+        name, first = f"{letter(number)} ({names[number]})", f"A ({names[0]})"
+        if _excludes_zero(found):
+            better = found.difference > 0
+            style, sign = ("met", "▲ better") if better else ("failed", "▼ worse")
+            size = points(found.difference, 3)
+            sentence = f"{name} is {'better' if better else 'worse'} than {first} by {size}."
+        else:
+            style, sign = "unjudged", "– undecided"
+            sentence = f"No difference is shown between {name} and {first}."
         words = [tag("span", sign, class_=f"badge {style}"), " ", tag("strong", sentence)]
-        cards.append(tag("div", tag("p", *words, class_="verdict"), bullets(_clauses(found)), class_=f"card {style}"))
+        cards.append(tag("div", tag("p", *words, class_="verdict"), bullets(_tests(found)), class_=f"card {style}"))
     return tag("div", *cards)
 
 
-def verdict(first: "Evidence", other: "Evidence", number: int, found: Mapping[str, Any]) -> tuple[str, str]:
-    """`better`, `worse` or `not told apart`, and a sentence on it: of the other, held against the first."""
-    low, high = found["interval"]
-    name = letter(number)
-    if low > 0 or high < 0:
-        outcome = "better" if found["difference"] > 0 else "worse"
-        return (
-            outcome,
-            f"{name} ({other.name}) is {outcome} than A ({first.name}) by {points(found['difference'], 3)}.",
-        )
-    return "not told apart", f"{name} ({other.name}) and A ({first.name}) are not told apart."
+def _excludes_zero(found: "Difference") -> bool:
+    low, high = found.interval
+    return low > 0 or high < 0
 
 
-def _clauses(found: Mapping[str, Any]) -> list[str]:
-    low, high = found["interval"]
-    outside = "zero lies outside" if low > 0 or high < 0 else "zero lies inside"
-    pair = found["seed_0"]
+def _tests(found: "Difference") -> list[str]:
+    low, high = map(_signed, found.interval)
+    pair = found.seed_0
     sentences = [
-        f"Difference {_signed(found['difference'])} points, 95 % interval {_signed(low)} to {_signed(high)} (paired "
-        f"bootstrap over seeds and digits): {outside}.",
-        f"First run of each on the same digits (exact McNemar test): {pair['only_first']:,} only this one reads, "
-        f"{pair['only_second']:,} only A, {_p(pair['p'])}.",
+        f"Difference {_signed(found.difference)} points, 95 % interval {low} to {high} (paired bootstrap over seeds "
+        f"and digits): zero lies {'outside' if _excludes_zero(found) else 'inside'}.",
+        f"First run of each on the same digits (exact McNemar test): {pair.only_first:,} correct only here, "
+        f"{pair.only_second:,} only in A, {_p(pair.p)}.",
     ]
-    if found["p_seeds"] is not None:
-        sentences.append(f"Over seeds alone (Welch's t test): {_p(found['p_seeds'])}.")
-    if found["seeds_needed"]:
-        sentences.append(f"Seeds alone tell a difference of that size apart with {found['seeds_needed']:,} a study.")
+    if found.p_seeds is not None:
+        sentences.append(f"Over seeds alone (Welch's t test): {_p(found.p_seeds)}.")
+    if found.seeds_needed:
+        sentences.append(f"It takes {found.seeds_needed:,} seeds a study to show such a difference over seeds alone.")
     return sentences
 
 
@@ -120,134 +117,102 @@ def _p(value: float) -> str:
     return f"p = {value:.2g}" if value >= 0.0001 else "p < 0.0001"
 
 
-def _signed(share: float) -> str:
-    return f"{100 * share:+.3f}".replace("-", "−")
+def _signed(difference: float) -> str:
+    return f"{100 * difference:+.3f}".replace("-", "−")
 
 
-def _side_by_side(studies: "Sequence[Evidence]", exhibits: "Sequence[Exhibits]") -> Section:
-    def costs(key: str) -> list[str]:
-        return ["–" if isinstance(e.network, str) else f"{e.network[key]:,}" for e in exhibits]
-
-    finals = [study.final for study in studies]
-    rows: dict[str, Sequence[str | Html]] = {
-        "model": [short_name(study.config.model) for study in studies],
-        "recipe": [study.config.recipe.name for study in studies],
-        "accuracy, final epoch": [percent(f.mean, 3) for f in finals],
-        "standard deviation (points)": ["–" if f.sd is None else f"{100 * f.sd:.3f}" for f in finals],
-        "95 % lower bound of the mean": [percent(f.lower_bound, 3) for f in finals],
-        "95 % interval": [interval_text(study.interval) for study in studies],
-        "mean of the last three epochs": [percent(s.last3.mean, 3) if s.epochs >= 3 else "–" for s in studies],
-        "seeds": [str(len(study.runs)) for study in studies],
-        "epochs": [f"{study.epochs:,}" for study in studies],
-        "time a seed": [duration(sum(r.time_seconds for r in s.runs) / len(s.runs)) for s in studies],
-        "parameters": [f"{study.parameters:,}" for study in studies],
-        "MACs a digit": costs("macs"),
-        "verdict": [_judged(study) for study in studies],
-    }
-    used = {what: cells for what, cells in rows.items() if any(cell != "–" for cell in cells)}
-    headings = ["", *(_name(number, study) for number, study in enumerate(studies))]
-    body = table("Figures of each", headings, [[what, *cells] for what, cells in used.items()], class_="sides")
-    note = [f"{letter(i)}: {e.network}" for i, e in enumerate(exhibits) if isinstance(e.network, str)]
-    return Section("table", "Side by side", join([body, *(paragraph(words, "note") for words in note)]))
+def _side_by_side(sources: "Sequence[Source]", data: "Sequence[ReportData]") -> Html:
+    results = [source.result for source in sources]
+    finals = [result.final for result in results]
+    last3 = [result.last3.mean if result.epochs >= LAST3 else None for result in results]
+    rows: list[tuple[str, Sequence[str]]] = [
+        ("model", [short_name(source.config.model) for source in sources]),
+        ("recipe", [source.config.recipe.name for source in sources]),
+        ("accuracy, final epoch", [percent(final.mean, 3) for final in finals]),
+        ("standard deviation (points)", [in_points(final.sd) for final in finals]),
+        ("95 % lower bound of the mean", [percent(final.lower_bound, 3) for final in finals]),
+        ("95 % interval", [interval_text(result.interval) for result in results]),
+        ("mean of the last three epochs", [percent(mean, 3) for mean in last3]),
+        ("seeds", [str(result.n) for result in results]),
+        ("epochs", [f"{result.epochs:,}" for result in results]),
+        ("time a seed", [duration(source.seconds_per_seed) for source in sources]),
+        ("parameters", [f"{result.parameters:,}" for result in results]),
+        ("MACs a digit", ["–" if isinstance(each.network, str) else f"{each.network.macs:,}" for each in data]),
+        ("verdict", [_verdicts(source) for source in sources]),
+    ]
+    used = [[what, *cells] for what, cells in rows if any(cell != "–" for cell in cells)]
+    notes = [f"{letter(i)}: {each.network}" for i, each in enumerate(data) if isinstance(each.network, str)]
+    body = table("Figures of each", ["", *_columns(sources)], used, class_="sides")
+    return join([body, *(paragraph(note, "note") for note in notes)])
 
 
-def _judged(study: "Evidence") -> Html | str:
-    if not study.judgements:
+def _verdicts(source: "Source") -> str:
+    if not source.verdicts:
         return "–"
-    return join(tag("div", badge(found.verdict), f" {found.asked}") for found in study.judgements)
+    return join(tag("div", badge(verdict.verdict), f" {verdict.goal}") for verdict in source.verdicts)
 
 
-def _differences_section(studies: "Sequence[Evidence]", differences: Sequence[Mapping[str, Any]] | str) -> Section:
-    title = "Differences from A"
+def _differences(sources: "Sequence[Source]", differences: "Sequence[Difference] | str") -> Html:
     if isinstance(differences, str):
-        return Section("differences", title, missing(differences))
-    rows = [
-        (letter(number), found["difference"], tuple(found["interval"]), charts.look(number))
+        return missing(differences)
+    bars = [
+        Bar(letter(number), found.difference, found.interval, look(number))
         for number, found in enumerate(differences, start=1)
     ]
     label = "Differences of accuracy from A: " + "; ".join(
-        f"{name} {_signed(difference)} points, from {_signed(span[0])} to {_signed(span[1])}"
-        for name, difference, span, _ in rows
+        f"{bar.name} {_signed(bar.difference)} points, from {' to '.join(map(_signed, bar.interval))}" for bar in bars
     )
-    picture = figure(interval_chart(rows, label), "Difference from A with its 95 % interval")
-    notes = [
-        paragraph("Right of the line: better than A. The same digits were drawn for both, the seeds for each.", "note")
-    ]
-    if min(len(study.runs) for study in studies) < _ENOUGH_SEEDS:
+    picture = figure(interval_chart(bars, label), "Difference from A with its 95 % interval")
+    notes = ["Right of the line: better than A. Both are resampled on the same digits, each with its own seeds."]
+    if min(source.result.n for source in sources) < _ENOUGH_SEEDS:
         notes.append(
-            paragraph(
-                f"With fewer than {_ENOUGH_SEEDS} seeds a side, this compares trained weights, "
-                "and knows little of other seeds.",
-                "note",
-            )
+            f"With fewer than {_ENOUGH_SEEDS} seeds a side, this compares trained weights, and says little about other "
+            "seeds."
         )
-    if len(rows) > 1:
-        notes.append(
-            paragraph(
-                "Every comparison is at 95 % by itself: of twenty without a difference, one would show one.", "note"
-            )
-        )
-    return Section("differences", title, tag("div", picture, tag("div", *notes), class_="pictures"))
+    if len(bars) > 1:
+        notes.append("Each comparison is at 95 % on its own: of twenty without a difference, about one would show one.")
+    words = tag("div", *(paragraph(note, "note") for note in notes))
+    return tag("div", picture, words, class_="pictures")
 
 
-def _curves(studies: "Sequence[Evidence]") -> Section:
-    pictures = [accuracy_curves(studies), final_dots(studies), loss_curves(studies)]
-    return Section("curves", "Training", tag("div", *pictures, class_="pictures"))
-
-
-def _digits_section(exhibits: "Sequence[Exhibits]") -> Section:
-    title = "Digits on which they differ"
-    answers: list[Answers] = []
-    for found in exhibits:
-        if isinstance(found.answers, str):
-            return Section("digits", title, missing(found.answers))
-        answers.append(found.answers)
-    digits = exhibits[0].digits
+def _digits(data: "Sequence[ReportData]") -> Html:
+    predictions: list[SeedPredictions] = []
+    for each in data:
+        if isinstance(each.predictions, str):
+            return missing(each.predictions)
+        predictions.append(each.predictions)
+    digits, label_errors = data[0].digits, data[0].label_errors
     if isinstance(digits, str):
-        return Section("digits", title, missing(digits))
-    shares = np.stack([one.right.mean(axis=0) for one in answers])  # [studies, digits]
-    spread = shares.max(axis=0) - shares.min(axis=0)
+        return missing(digits)
+    fractions = np.stack([one.correct.mean(axis=0) for one in predictions])  # [sources, digits]
+    spread = np.ptp(fractions, axis=0)
     order = np.argsort(-spread, kind="stable")
     differing = order[spread[order] > 0]
     if not len(differing):
-        return Section("digits", title, paragraph("There are none: every digit is read by the same share of seeds."))
+        return paragraph("There are none: every digit is classified correctly by the same fraction of seeds.")
+    lead = "Digits that a different fraction of seeds classifies correctly, the largest difference first. "
+    lead += "Below each: how many seeds of each are correct → what most of the others predict."
     shown = differing[:_SHOWN].tolist()
-    lead = "Those that differ most first: the share of seeds that read a digit differs between the studies. "
-    lead += "Below each, how many seeds of each study read it → what most of the others took it for."
-    if len(differing) > len(shown):
-        lead += f" Shown are {len(shown)} of {len(differing):,}."
-    tiles = [_tile(index, answers, digits, exhibits[0].disputed.get(index)) for index in shown]
-    return Section("digits", title, join([paragraph(lead, "note"), tag("ul", *tiles, class_="tiles")]))
+    tiles = [_tile(index, predictions, digits, label_errors.get(index)) for index in shown]
+    return gallery(lead, tiles, len(differing))
 
 
-def _tile(index: int, answers: "Sequence[Answers]", digits: "Dataset", disputed: str | None) -> Html:
-    label = int(answers[0].labels[index])
-    lines = []
-    for number, one in enumerate(answers):
-        right, seeds = int(one.right[:, index].sum()), len(one.right)
-        wrong = one.predictions[~one.right[:, index], index]
-        read = f" → {np.bincount(wrong).argmax()}" if len(wrong) else ""
-        chip = tag("span", "", class_=f"chip {charts.look(number)}", aria_hidden="true")
-        lines.append(tag("span", chip, f"{letter(number)} {right}/{seeds}{read}"))
-    picture = digit_picture(digits.images[index], f"digit {index}, labelled {label}")
-    return tag(
-        "li",
-        tag("div", picture, class_="stack"),
-        tag("strong", str(label)),
-        *lines,
-        tag("span", f"#{index}", class_="index"),
-        tag("span", disputed, class_="disputed") if disputed else None,
-        class_="framed" if disputed else None,
-    )
+def _tile(index: int, predictions: "Sequence[SeedPredictions]", digits: "Dataset", label_error: str | None) -> Html:
+    lines = [tag("strong", str(digits.labels[index]))]
+    for number, one in enumerate(predictions):
+        correct = one.correct[:, index]
+        others = one.predictions[~correct, index]
+        most = f" → {np.bincount(others).argmax()}" if len(others) else ""
+        words = f"{letter(number)} {int(correct.sum())}/{len(correct)}{most}"
+        lines.append(tag("span", _chip(number), words))
+    return digit_tile(digits, index, label_error, lines)
 
 
-def _settings(studies: "Sequence[Evidence]") -> Section:
+def _settings(sources: "Sequence[Source]") -> Html:
     """The settings in which the recipes differ."""
-    title = "Settings that differ"
-    found = [dict(recipe_rows(study)) for study in studies]
-    keys = list(dict.fromkeys(key for rows in found for key in rows))
+    found = [dict(recipe_rows(source)) for source in sources]
+    keys = dict.fromkeys(key for rows in found for key in rows)
     rows = [[key, *(row.get(key, "–") for row in found)] for key in keys if len({row.get(key) for row in found}) > 1]
     if not rows:
-        return Section("settings", title, paragraph("None: the recipes are the same."))
-    headings = ["setting", *(_name(number, study) for number, study in enumerate(studies))]
-    return Section("settings", title, table("Settings in which the recipes differ", headings, rows))
+        return paragraph("None: the recipes are the same.")
+    return table("Settings in which the recipes differ", ["setting", *_columns(sources)], rows)

@@ -1,10 +1,11 @@
 """The picture of a search: every network that was tried, the Pareto front, and the one that is chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tinydigits.reports.style import BLUE, DPI, GREEN, GREY, VERMILION, style, write
+from tinydigits.records import SearchResult, TrialRow
+from tinydigits.reports.style import BLUE, GREEN, GREY, VERMILION, chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -12,97 +13,63 @@ if TYPE_CHECKING:
 _LIGHT = "#B8B8B8"
 
 
-def front_picture(document: Mapping[str, Any], path: Path) -> None:
-    """Draw accuracy on held-out digits over parameters.
-
-    Args:
-        document: `front.json`: `networks` of `{seed, parameters, epochs, accuracy}`, where an accuracy is None if the
-            network came to no judgement; `front` and `chosen` of `{trial, parameters, accuracy, seeds}`; `epochs,
-            budget, target, held_out, data, trials`.
-        path: the PNG to write.
+def front_picture(result: SearchResult, path: Path) -> None:
+    """Draw accuracy on validation digits against parameters, as a PNG.
 
     Raises:
         StorageError: the picture cannot be written.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    with style():
-        figure = Figure(figsize=(9.6, 5.4), dpi=DPI, layout="constrained")
-        axes = figure.subplots()
+    low, high = _zoom(result)
+    digits = f"{result.validation:,} validation digits of {result.data}"
+    with chart(path, 9.6, 5.4) as (figure, axes):
         axes.set_xscale("log")
-        low, high = _zoom(document)
         axes.set_ylim(low, high)
-        _draw_networks(axes, document["networks"], document["epochs"], floor=low + 0.015 * (high - low))
-        _draw_front(axes, document)
+        _draw_networks(axes, result, floor=low + 0.015 * (high - low))
+        _draw_front(axes, result)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("parameters")
-        axes.set_title(
-            f"Accuracy on {document['held_out']:,} held-out digits of {document['data']} in per cent (zoomed), "
-            f"budget {document['budget']}"
-        )
+        axes.set_title(f"Accuracy on {digits} in per cent (zoomed), budget {result.budget}")
         figure.legend(loc="outside lower center", ncols=2)
-        write(figure, path)
 
 
-def _draw_networks(axes: "Axes", networks: Sequence[Mapping[str, Any]], epochs: int, floor: float) -> None:
-    """Those that were stopped on the way, where they stood or at the lower edge; and single runs to the end."""
-    racing = [network for network in networks if network["seed"] == 0 and network["accuracy"] is not None]
-    stopped = [network for network in racing if network["epochs"] < epochs]
-    if stopped:
-        label = f"stopped before epoch {epochs} (at the lower edge: or below it): {len(stopped):,}"
-        _scatter(axes, stopped, "x", _LIGHT, 5, label, floor)
-    ended = [network for network in racing if network["epochs"] == epochs]
-    _scatter(axes, ended, "o", BLUE, 5, f"trained to the end, first seed: {len(ended):,}")
+def _draw_networks(axes: "Axes", result: SearchResult, floor: float) -> None:
+    """Those that were stopped early, at their last accuracy or at the lower edge; and those trained to the end."""
+    racing = [network for network in result.networks if network.seed == 0]
+    if stopped := [network for network in racing if network.epochs < result.epochs and network.accuracy is not None]:
+        label = f"stopped before epoch {result.epochs} (at the lower edge: or below it): {len(stopped):,}"
+        axes.plot(*_points(stopped, floor), "x", color=_LIGHT, markersize=5, markeredgewidth=1.2, label=label)
+    ended = [network for network in racing if network.epochs == result.epochs]
+    label = f"trained to the end, first seed: {len(ended):,}"
+    axes.plot(*_points(ended), "o", color=BLUE, markersize=5, markeredgewidth=1.2, label=label)
 
 
-def _scatter(
-    axes: "Axes",
-    rows: Sequence[Mapping[str, Any]],
-    marker: str,
-    colour: str,
-    size: float,
-    label: str,
-    floor: float = 0.0,
-) -> None:
-    xs, ys = [row["parameters"] for row in rows], [max(floor, 100 * row["accuracy"]) for row in rows]
-    axes.plot(xs, ys, marker, color=colour, markersize=size, markeredgewidth=1.2, label=label)
+def _points(networks: Sequence[TrialRow], floor: float = 0.0) -> tuple[list[int], list[float]]:
+    """Parameters, and accuracies in per cent, at least `floor`."""
+    return [n.parameters for n in networks], [max(floor, 100 * (n.accuracy or 0.0)) for n in networks]
 
 
-def _draw_front(axes: "Axes", document: Mapping[str, Any]) -> None:
-    front, chosen = document["front"], document["chosen"]
-    xs, ys = [row["parameters"] for row in front], [100 * row["accuracy"] for row in front]
+def _draw_front(axes: "Axes", result: SearchResult) -> None:
+    xs, ys = [row.parameters for row in result.front], [100 * row.accuracy for row in result.front]
     axes.step(xs, ys, where="post", color=VERMILION, label="Pareto front (mean over the seeds)")
     axes.plot(xs, ys, "o", color=VERMILION, markersize=5)
-    count = len(chosen["seeds"])
-    label = (
-        f"chosen: {chosen['parameters']:,} parameters, {100 * chosen['accuracy']:.2f} % (mean of {count} seeds)"
-        if count > 1
-        else f"chosen: {chosen['parameters']:,} parameters, {100 * chosen['accuracy']:.2f} % (one seed)"
-    )
-    axes.plot(
-        [chosen["parameters"]],
-        [100 * chosen["accuracy"]],
-        "*",
-        color=GREEN,
-        markeredgecolor="white",
-        markersize=17,
-        label=label,
-        zorder=4,
-    )
-    if document["target"] is not None:
-        target = 100 * document["target"]
-        axes.axhline(target, color=GREY, linestyle="--", linewidth=1.2, label=f"asked for: {target:.2f} %", zorder=1)
+    chosen, x, y = result.chosen, result.chosen.parameters, 100 * result.chosen.accuracy
+    seeds = f"mean of {len(chosen.seeds)} seeds" if len(chosen.seeds) > 1 else "one seed"
+    label = f"chosen: {x:,} parameters, {y:.2f} % ({seeds})"
+    axes.plot(x, y, "*", color=GREEN, markeredgecolor="white", markersize=17, label=label, zorder=4)
+    if result.target is not None:
+        target = 100 * result.target
+        axes.axhline(target, color=GREY, linestyle="--", linewidth=1.2, label=f"goal: {target:.2f} %", zorder=1)
 
 
-def _zoom(document: Mapping[str, Any]) -> tuple[float, float]:
-    """The per cents where networks that were trained to the end lie, and what is asked for; others may be cut off."""
-    ended = [n["accuracy"] for n in document["networks"] if n["epochs"] == document["epochs"] and n["accuracy"]]
-    values = [*ended, *(row["accuracy"] for row in document["front"])]
-    if document["target"] is not None:
-        values.append(document["target"])
+def _zoom(result: SearchResult) -> tuple[float, float]:
+    """The per cents between which networks that were trained to the end, and the goal, lie; others may be cut off."""
+    values = [n.accuracy for n in result.networks if n.epochs == result.epochs and n.accuracy is not None]
+    values += [row.accuracy for row in result.front]
+    values += [result.target] if result.target is not None else []
     low, high = 100 * min(values), 100 * max(values)
-    room = max(high - low, 0.1)
-    return low - 0.25 * room, min(100.0 + 0.02 * room, high + 0.1 * room)
+    span = max(high - low, 0.1)
+    return low - 0.25 * span, min(100.0 + 0.02 * span, high + 0.1 * span)

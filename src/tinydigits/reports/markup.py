@@ -1,4 +1,4 @@
-"""HTML and SVG put together so that every text is escaped: only what `tag` made goes in as it is."""
+"""HTML and SVG in which every text is escaped; only the results of `tag` and `join` are inserted unchanged."""
 
 import base64
 import io
@@ -17,18 +17,20 @@ class Html(str):
     __slots__ = ()
 
 
-Content: TypeAlias = "str | Html | None"
+Content: TypeAlias = str | None
 
 _VOID = ("meta", "link", "img", "br")
 _HEAT = (213, 94, 0)  # vermilion, which shows on black ink and on white
 
 
 def tag(name: str, /, *content: Content, **attributes: str | float | bool | None) -> Html:
-    """An element. Attributes: `_` for `-`, one at the end is dropped (`class_`); None and False leave one out."""
-    written = "".join(_attribute(key, value) for key, value in attributes.items() if value not in (None, False))
-    if name in _VOID:
-        return Html(f"<{name}{written}>")
-    return Html(f"<{name}{written}>{join(content)}</{name}>")
+    """An element. In attributes, `_` stands for `-` and is dropped at the end (`class_`); None and False omit one."""
+    written = ""
+    for key, value in attributes.items():
+        if value not in (None, False):
+            shown = f"{value:.5g}" if isinstance(value, float) else str(value)
+            written += f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(shown)}"')
+    return Html(f"<{name}{written}>" if name in _VOID else f"<{name}{written}>{join(content)}</{name}>")
 
 
 def join(parts: Iterable[Content]) -> Html:
@@ -37,16 +39,8 @@ def join(parts: Iterable[Content]) -> Html:
 
 
 def text(words: str) -> Html:
-    """Escaped; a per cent sign stays with its number."""
+    """Escaped text; a per cent sign stays with its number."""
     return Html(escape(words).replace(" %", "\N{NO-BREAK SPACE}%"))
-
-
-def _attribute(key: str, value: str | float | bool | None) -> str:
-    name = key.rstrip("_").replace("_", "-")
-    if value is True:
-        return f" {name}"
-    shown = f"{value:.5g}" if isinstance(value, float) else str(value)
-    return f' {name}="{escape(shown)}"'
 
 
 def table(
@@ -55,39 +49,30 @@ def table(
     rows: Iterable[Sequence[Content]],
     *,
     numbers: int | None = None,
-    foot: Iterable[Sequence[Content]] = (),
+    foot: Sequence[Sequence[Content]] = (),
     class_: str | None = None,
 ) -> Html:
-    """A table that scrolls by itself where the screen is narrow. The first cell of each row is its heading.
+    """A table that scrolls on a narrow screen; the first cell of each row is its heading, and `foot` sums up.
 
-    Args:
-        caption: what it shows; also the name of the scrolling region.
-        headings: of the columns.
-        rows: cells, as many as headings.
-        numbers: the column from which on cells are numbers, set to the right; None: none are.
-        foot: rows that sum up.
-        class_: for the style sheet.
+    `numbers` is the first of the columns that are aligned to the right; None: none is. `class_` is for the style sheet.
     """
     start = len(headings) if numbers is None else numbers
-
-    def kind(column: int) -> str | None:
-        return "number" if column >= start else None
+    kinds = ["number" if column >= start else None for column in range(len(headings))]
 
     def row(cells: Sequence[Content]) -> Html:
-        first, *rest = cells
-        others = [tag("td", cell, class_=kind(i)) for i, cell in enumerate(rest, start=1)]
-        return tag("tr", tag("th", first, scope="row", class_=kind(0)), *others)
+        first = tag("th", cells[0], scope="row", class_=kinds[0])
+        return tag(
+            "tr", first, *(tag("td", cell, class_=kind) for cell, kind in zip(cells[1:], kinds[1:], strict=True))
+        )
 
-    head = tag("tr", *(tag("th", heading, scope="col", class_=kind(i)) for i, heading in enumerate(headings)))
-    feet = [row(cells) for cells in foot]
-    whole = tag(
-        "table",
-        tag("caption", caption),
-        tag("thead", head),
-        tag("tbody", *map(row, rows)),
-        tag("tfoot", *feet) if feet else None,
-        class_=class_,
-    )
+    head = tag("tr", *(tag("th", cell, scope="col", class_=kind) for cell, kind in zip(headings, kinds, strict=True)))
+    feet = [tag("tfoot", *map(row, foot))] if foot else []
+    return scrolling(caption, tag("thead", head), tag("tbody", *map(row, rows)), *feet, class_=class_)
+
+
+def scrolling(caption: str, *parts: Html, class_: str | None) -> Html:
+    """A table of such parts, in a region that scrolls and has the caption's name."""
+    whole = tag("table", tag("caption", caption), *parts, class_=class_)
     return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
@@ -103,15 +88,14 @@ def digit_picture(image: NDArray[np.uint8], alt: str) -> Html:
 
 
 def heat_picture(heat: NDArray[np.floating]) -> Html:
-    """A heat map [28, 28] from 0 to 1, to be laid over a digit; whoever lays it there says in words what it shows."""
+    """A heat map [28, 28] from 0 to 1, to be laid over a digit, whose `alt` says what it shows."""
     rgba = np.zeros((*heat.shape, 4), np.uint8)
     rgba[..., :3] = _HEAT
-    rgba[..., 3] = np.round(heat * 16) * (190 / 16)  # seventeen steps look the same as all, and pack better
+    rgba[..., 3] = np.round(heat * 16) * (190 / 16)  # seventeen steps look the same, and compress better
     return tag("img", src=_data_url(rgba, "RGBA"), alt="", width="28", height="28", class_="heat")
 
 
 def _data_url(pixels: NDArray[np.uint8], mode: str) -> str:
-    height, width = pixels.shape[:2]
     content = io.BytesIO()
-    Image.frombytes(mode, (width, height), np.ascontiguousarray(pixels).tobytes()).save(content, "PNG", optimize=True)
+    Image.frombytes(mode, pixels.shape[1::-1], pixels.tobytes()).save(content, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"

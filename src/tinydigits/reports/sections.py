@@ -1,43 +1,37 @@
-"""The sections of a report, each from what is at hand; one whose matter is missing says why, in a line."""
+"""The sections of a report; one that cannot be shown says why, in a line."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from tinydigits.reports import charts
-from tinydigits.reports.analysis import analysis_sentences, judged_by, plural, result_sentences, target_sentences
-from tinydigits.reports.architecture import window
-from tinydigits.reports.charts import (
-    Frame,
-    Line,
-    dots_chart,
-    legend,
-    line_chart,
-    loss_chart,
-    reliability_chart,
-    share_bar,
-    zoom,
-)
-from tinydigits.reports.markup import Html, digit_picture, facts, heat_picture, join, table, tag, text
-from tinydigits.reports.tables import duration, interval_text, percent
+import numpy as np
+from msgspec.structs import asdict
+from numpy.typing import NDArray
+
+from tinydigits.records import LAST3
+from tinydigits.reports import analysis, charts
+from tinydigits.reports.analysis import evaluation_digits, plural
+from tinydigits.reports.charts import Dots, Frame, Polyline, legend, letter, look, zoom
+from tinydigits.reports.markup import Html, digit_picture, facts, heat_picture, join, scrolling, table, tag, text
+from tinydigits.reports.tables import duration, in_points, interval_text, percent
 
 if TYPE_CHECKING:
     from tinydigits.data.dataset import Dataset
-    from tinydigits.studies.answers import Answers, Misreading
-    from tinydigits.studies.evidence import Calibrated, Evidence, Judgement, SeedRun
-    from tinydigits.studies.exhibits import Exhibits, Explained
+    from tinydigits.inspection.result import Layer
+    from tinydigits.records import Calibration, Verdict
+    from tinydigits.studies.predictions import MisclassifiedDigit, SeedPredictions
+    from tinydigits.studies.report_data import Explained, ReportData
+    from tinydigits.studies.results import Source
 
 MARKS = {"met": "✓", "plausible": "≈", "failed": "✗", "not judged": "–"}
 _STYLES = {"met": "met", "plausible": "plausible", "failed": "failed", "not judged": "unjudged"}
 _SHOWN_MISTAKES = 60
-_FEW_ANSWERS = 30  # in a bin: what it says is mostly chance
+_FEW = 30  # predictions in a bin: its accuracy is mostly chance
 _HOTTEST = 5  # shades of the confusion table
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of the page: `key` is where links lead."""
+class Section(NamedTuple):
+    """A part of the page; links lead to its `key`."""
 
     key: str
     title: str
@@ -47,7 +41,7 @@ class Section:
 def prose(words: str) -> Html:
     """A text whose `commands` stand out."""
     parts = words.split("`")
-    if len(parts) % 2 == 0:  # a lone one means itself
+    if len(parts) % 2 == 0:  # a single one is literal
         return text(words)
     return join(tag("code", part) if i % 2 else part for i, part in enumerate(parts))
 
@@ -58,12 +52,12 @@ def paragraph(words: str, class_: str | None = None) -> Html:
 
 
 def missing(reason: str) -> Html:
-    """In place of what cannot be shown."""
+    """Says why something cannot be shown."""
     return paragraph(f"Not shown: {reason}", "missing")
 
 
-def figure(content: Html, caption: Html | str, *below: Html) -> Html:
-    """A picture, what belongs to it, and what it is."""
+def figure(content: Html, caption: str, *below: Html) -> Html:
+    """A picture with its caption, and what stands below it."""
     return tag("figure", tag("figcaption", caption), content, *below)
 
 
@@ -73,439 +67,406 @@ def bullets(sentences: Iterable[str]) -> Html:
 
 
 def badge(verdict: str) -> Html:
-    """A verdict with its sign: what it says does not hang on the colour."""
+    """A verdict with its sign, so that it can be read without its colour."""
     sign = tag("span", MARKS[verdict], aria_hidden="true")
     return tag("span", sign, f" {verdict}", class_=f"badge {_STYLES[verdict]}")
 
 
-def verdict_card(judgement: "Judgement") -> Html:
+def verdict_card(verdict: "Verdict") -> Html:
     """A verdict with its clauses."""
-    lines = [tag("li", badge(clause.verdict), tag("span", clause.sentence)) for clause in judgement.clauses]
-    return tag(
-        "div",
-        tag("p", badge(judgement.verdict), " ", tag("strong", judgement.asked), class_="verdict"),
-        tag("ul", *lines, class_="clauses") if lines else None,
-        class_=f"card {_STYLES[judgement.verdict]}",
-    )
+    title = tag("p", badge(verdict.verdict), " ", tag("strong", verdict.goal), class_="verdict")
+    lines = [tag("li", badge(clause.verdict), tag("span", clause.sentence)) for clause in verdict.clauses]
+    clauses = tag("ul", *lines, class_="clauses") if lines else None
+    return tag("div", title, clauses, class_=f"card {_STYLES[verdict.verdict]}")
 
 
-def key_figures(evidence: "Evidence", exhibits: "Exhibits") -> Html:
+def key_figures(source: "Source", data: "ReportData") -> Html:
     """The figures that people look for first."""
-    final, several = evidence.final, len(evidence.runs) > 1
-    rows: list[tuple[str, str]] = [
-        ("Mean accuracy" if several else "Accuracy", percent(final.mean, 3 if several else 2))
-    ]
+    result, final = source.result, source.result.final
+    several = result.n > 1
+    rows = [("Mean accuracy", percent(final.mean, 3)) if several else ("Accuracy", percent(final.mean))]
     if final.sd is not None:
-        rows.append(("Standard deviation", f"{100 * final.sd:.3f} points"))
+        rows.append(("Standard deviation", f"{in_points(final.sd)} points"))
     if final.lower_bound is not None:
         rows.append(("95 % lower bound", percent(final.lower_bound, 3)))
-    rows += [("95 % interval", interval_text(evidence.interval)), ("Parameters", f"{evidence.parameters:,}")]
-    if not isinstance(exhibits.network, str):
-        rows.append(("MACs a digit", f"{exhibits.network['macs']:,}"))
-    rows += [("Epochs", f"{evidence.epochs:,}")]
-    seconds = sum(run.time_seconds for run in evidence.runs) / len(evidence.runs)
-    rows.append(("Time a seed" if several else "Time", duration(seconds)))
+    rows += [("95 % interval", interval_text(result.interval)), ("Parameters", f"{result.parameters:,}")]
+    if not isinstance(data.network, str):
+        rows.append(("MACs a digit", f"{data.network.macs:,}"))
+    rows += [
+        ("Epochs", f"{result.epochs:,}"),
+        ("Time a seed" if several else "Time", duration(source.seconds_per_seed)),
+    ]
     return facts(rows, "figures")
 
 
-def summary_section(evidence: "Evidence", exhibits: "Exhibits") -> Section:
-    """What course hand-ins ask for."""
+def summary_section(source: "Source", data: "ReportData") -> Html:
+    """Target, result and analysis, as courses require them."""
     parts = {
-        "Target": target_sentences(evidence),
-        "Result": result_sentences(evidence),
-        "Analysis": analysis_sentences(evidence, exhibits),
+        "Target": analysis.target_sentences(source),
+        "Result": analysis.result_sentences(source),
+        "Analysis": analysis.analysis_sentences(source, data),
     }
-    body = join(join([tag("h3", title), bullets(sentences)]) for title, sentences in parts.items())
-    return Section("summary", "Target, result, analysis", body)
+    return join(join([tag("h3", title), bullets(sentences)]) for title, sentences in parts.items())
 
 
-def curves_section(evidence: "Evidence") -> Section:
-    """All seeds: accuracy and loss over the epochs, and where they end."""
-    pictures = [accuracy_curves([evidence]), final_dots([evidence]), loss_curves([evidence])]
-    shown = [*pictures, _seed_table(evidence) if len(evidence.runs) > 1 else None]
-    if not any(shown):
-        return Section("curves", "Training", missing("the curves. Their files are not at hand."))
-    return Section("curves", "Training", tag("div", *shown, class_="pictures"))
+def curves_section(sources: "Sequence[Source]") -> Html:
+    """All seeds: accuracy and loss over the epochs, and where they end; of a single source, also as a table."""
+    pictures = [accuracy_curves(sources), final_dots(sources), loss_curves(sources)]
+    if len(sources) == 1 and sources[0].result.n > 1:
+        pictures.append(_seed_table(sources[0]))
+    if not any(pictures):
+        return missing("the curves. Their files are missing.")
+    return tag("div", *pictures, class_="pictures")
 
 
-def accuracy_curves(studies: "Sequence[Evidence]") -> Html | None:
-    """Thin lines: the seeds; a thick one: their mean. None where no study has two epochs."""
-    long = [study for study in studies if study.epochs > 1 and all(len(r.accuracy_by_epoch) > 1 for r in study.runs)]
+def lettered(number: int, source: "Source") -> str:
+    """A source by its letter and name."""
+    return f"{letter(number)}: {source.name}"
+
+
+def accuracy_curves(sources: "Sequence[Source]") -> Html | None:
+    """Thin lines: the seeds; a thick one: their mean. None if no source has two epochs."""
+    long = [(number, source) for number, source in enumerate(sources) if _has_curves(source)]
     if not long:
         return None
-    lines, late, entries = [], [], []
-    target = studies[0].target if len(studies) == 1 else None
-    for number, study in enumerate(studies):
-        if study not in long:
-            continue
-        style = charts.look(number)
-        curves = [run.accuracy_by_epoch for run in study.runs]
-        late += [share for curve in curves for share in curve[len(curve) // 2 :]]
+    alone = len(sources) == 1
+    lines, late, entries, ends = [], [], [], []
+    for number, source in long:
+        curves = [run.accuracy_by_epoch for run in source.result.runs]
+        late += [accuracy for curve in curves for accuracy in curve[len(curve) // 2 :]]
         if len(curves) > 1:
-            lines += [Line(_by_epoch(curve), f"thin {style}") for curve in curves]
-        lines.append(Line(_by_epoch(_mean(curves)), f"thick {style}"))
-        words = f"{charts.letter(number)}: {study.name}" if len(studies) > 1 else f"{study.judged_by} digits"
-        entries.append((words + (f", mean of {len(curves)} seeds" if len(curves) > 1 else ""), f"thick {style}"))
-        if len(studies) == 1 and all(len(r.train_accuracy_by_epoch) == len(r.accuracy_by_epoch) for r in study.runs):
-            trained = _mean([run.train_accuracy_by_epoch for run in study.runs])
-            late += trained[len(trained) // 2 :]
-            lines.append(Line(_by_epoch(trained), "dashed c1"))
-            entries.append(("training digits, while learning", "dashed c1"))
+            lines += [Polyline(_by_epoch(curve), f"thin {look(number)}") for curve in curves]
+        lines.append(Polyline(_by_epoch(_mean(curves)), f"thick {look(number)}"))
+        words = f"{source.evaluated_on} digits" if alone else lettered(number, source)
+        seeds = f", mean of {len(curves)} seeds" if len(curves) > 1 else ""
+        entries.append((words + seeds, f"thick {look(number)}"))
+        ends.append(percent(source.result.final.mean) + (f" ({source.name})" if len(long) > 1 else ""))
+    runs, target = sources[0].result.runs, sources[0].target if alone else None
+    if alone and all(len(run.train_accuracy_by_epoch) == len(run.accuracy_by_epoch) for run in runs):
+        trained = _mean([run.train_accuracy_by_epoch for run in runs])
+        late += trained[len(trained) // 2 :]
+        lines.append(Polyline(_by_epoch(trained), "dashed c1"))
+        entries.append(("training digits, while learning", "dashed c1"))
     if target is not None:
         late.append(target)
         entries.append((f"target: {percent(target)}", "target"))
-    epochs = max(study.epochs for study in long)
-    label = f"Accuracy by epoch of {plural(sum(len(s.runs) for s in long), 'seed')}, ending at " + ", ".join(
-        f"{percent(study.final.mean)}" + (f" ({study.name})" if len(long) > 1 else "") for study in long
-    )
-    chart = line_chart(lines, Frame((1, max(epochs, 2)), zoom(late)), label, x_axis="epoch", shares=True, target=target)
+    results = [source.result for _, source in long]
+    frame = Frame((1, max(result.epochs for result in results)), zoom(late))
+    seeds = plural(sum(result.n for result in results), "seed")
+    label = f"Accuracy by epoch of {seeds}, ending at {', '.join(ends)}"
+    chart = charts.line_chart(lines, frame, label, x_axis="epoch", target=target)
     return figure(chart, "Accuracy by epoch in per cent (zoomed)", legend(entries))
 
 
-def final_dots(studies: "Sequence[Evidence]") -> Html | None:
-    """Where the seeds end; None where no study has two."""
-    if all(len(study.runs) < 2 for study in studies):
+def _has_curves(source: "Source") -> bool:
+    return source.result.epochs > 1 and all(len(run.accuracy_by_epoch) > 1 for run in source.result.runs)
+
+
+def final_dots(sources: "Sequence[Source]") -> Html | None:
+    """The accuracy of every seed after the last epoch; None if no source has two seeds."""
+    if all(source.result.n < 2 for source in sources):
         return None
-    target = studies[0].target if len(studies) == 1 else None
-    several = len(studies) > 1
-    groups = [
-        (
-            charts.letter(number),
-            [run.accuracy for run in study.runs],
-            charts.look(number),
-        )
-        for number, study in enumerate(studies)
-    ]
-    values = [share for _, shares, _ in groups for share in shares]
-    label = "Final accuracy seed by seed: " + "; ".join(
-        (f"{study.name}: " if several else "") + ", ".join(percent(run.accuracy) for run in study.runs)
-        for study in studies
-    )
-    entries = [
-        (f"{name}: {study.name}", f"thick {style}") for (name, _, style), study in zip(groups, studies, strict=True)
-    ]
-    if not several:
-        entries = [("mean of the seeds", f"thick {groups[0][2]}")]
+    alone = len(sources) == 1
+    groups, entries, ends = [], [], []
+    for number, source in enumerate(sources):
+        group = Dots(letter(number), [run.accuracy for run in source.result.runs], look(number))
+        groups.append(group)
+        entries.append(("mean of the seeds" if alone else lettered(number, source), f"thick {group.style}"))
+        ends.append(("" if alone else f"{source.name}: ") + ", ".join(map(percent, group.values)))
+    values = [accuracy for group in groups for accuracy in group.values]
+    target = sources[0].target if alone else None
     if target is not None:
+        values.append(target)
         entries.append((f"target: {percent(target)}", "target"))
-    y = zoom([*values, *([target] if target is not None else [])])
-    x_axis = "a dot a seed" if several else "a dot a seed, in their order"
-    return figure(
-        dots_chart(groups, y, label, target=target, x_axis=x_axis),
-        "Final epoch, seed by seed, in per cent",
-        legend(entries),
-    )
+    x_axis = "a dot a seed, in their order" if alone else "a dot a seed"
+    label = f"Final accuracy seed by seed: {'; '.join(ends)}"
+    chart = charts.dots_chart(groups, zoom(values), label, target=target, x_axis=x_axis)
+    return figure(chart, "Final epoch, seed by seed, in per cent", legend(entries))
 
 
-def loss_curves(studies: "Sequence[Evidence]") -> Html | None:
-    """Training loss of all seeds; None where it is not known."""
+def loss_curves(sources: "Sequence[Source]") -> Html | None:
+    """Training loss of all seeds; None if it is unknown."""
     lines, entries = [], []
-    for number, study in enumerate(studies):
-        curves = [run.loss for run in study.runs if len(run.loss) > 1]
-        if not curves:
-            continue
-        style = charts.look(number)
-        lines += [Line(curve, f"{'thin' if len(curves) > 1 else 'thick'} {style}") for curve in curves]
-        words = f"{charts.letter(number)}: {study.name}" if len(studies) > 1 else "training digits"
-        entries.append((words, f"thick {style}"))
+    for number, source in enumerate(sources):
+        curves = [loss for loss in source.losses if len(loss) > 1]
+        if curves:
+            width = "thin" if len(curves) > 1 else "thick"
+            lines += [Polyline(curve, f"{width} {look(number)}") for curve in curves]
+            words = lettered(number, source) if len(sources) > 1 else "training digits"
+            entries.append((words, f"thick {look(number)}"))
     if not lines:
         return None
-    ends = [point for line in lines for point in line.points]
-    least = min(y for _, y in ends if y > 0) if any(y > 0 for _, y in ends) else 1.0
-    frame = Frame((min(x for x, _ in ends), max(x for x, _ in ends)), (least, max(y for _, y in ends)))
+    epochs, losses = zip(*(point for line in lines for point in line.points), strict=True)
+    least = min((loss for loss in losses if loss > 0), default=1.0)
+    frame = Frame((min(epochs), max(epochs)), (least, max(losses)))
     last = sum(line.points[-1][1] for line in lines) / len(lines)
     label = f"Training loss by epoch of {plural(len(lines), 'seed')}, ending at {last:.3f} on average"
-    chart = loss_chart(lines, frame, label)
-    return figure(chart, "Training loss (logarithmic)", legend(entries))
+    return figure(charts.loss_chart(lines, frame, label), "Training loss (logarithmic)", legend(entries))
 
 
-def _by_epoch(curve: Sequence[float]) -> list[tuple[float, float]]:
-    return [(float(epoch), share) for epoch, share in enumerate(curve, start=1)]
+def _by_epoch(curve: Sequence[float]) -> list[tuple[int, float]]:
+    return list(enumerate(curve, start=1))
 
 
 def _mean(curves: Sequence[Sequence[float]]) -> list[float]:
     return [sum(values) / len(values) for values in zip(*curves, strict=False)]
 
 
-def _seed_table(evidence: "Evidence") -> Html:
-    digits = evidence.judged_by
-    columns: list[tuple[str, Any]] = [("final epoch", lambda run: percent(run.accuracy))]
-    if evidence.epochs >= 3:
-        columns.append(("mean of the last three", lambda run: percent(run.accuracy_last3)))
-    if evidence.epochs > 1:
-        columns.append((f"best on {digits} (optimistic)", lambda run: percent(run.accuracy_best)))
-
-    def row(run: "SeedRun") -> list[str]:
-        return [str(run.seed), *(cell(run) for _, cell in columns)]
-
-    final, last3 = evidence.final, evidence.last3
-    foot = []
-    for name, key, decimals in (("mean", "mean", 3), ("sd (points)", "sd", 3), ("lower bound", "lower_bound", 3)):
-        pair = [getattr(final, key)] + ([getattr(last3, key)] if evidence.epochs >= 3 else [])
-        if pair[0] is None:
-            continue
-        cells = [f"{100 * value:.{decimals}f}" if key == "sd" else percent(value, decimals) for value in pair]
-        foot.append([name, *cells, *[""] * (len(columns) - len(cells))])
-    return table(
-        "Accuracy of every seed, and 95 % lower bound of the mean",
-        ["seed", *(heading for heading, _ in columns)],
-        map(row, evidence.runs),
-        numbers=1,
-        foot=foot,
-    )
+def _seed_table(source: "Source") -> Html:
+    result, final = source.result, source.result.final
+    headings, columns, summaries = ["seed", "final epoch"], [[run.accuracy for run in result.runs]], [final]
+    if result.epochs >= LAST3:
+        headings.append("mean of the last three")
+        columns.append([run.accuracy_last3 for run in result.runs])
+        summaries.append(result.last3)
+    if result.epochs > 1:
+        headings.append(f"best on {source.evaluated_on} (optimistic)")
+        columns.append([run.accuracy_best for run in result.runs])
+    rows = [[str(seed), *map(percent, values)] for seed, *values in zip(result.seeds, *columns, strict=True)]
+    foot = [["mean", *(percent(summary.mean, 3) for summary in summaries)]]
+    if final.sd is not None:
+        foot.append(["sd (points)", *(in_points(summary.sd) for summary in summaries)])
+    if final.lower_bound is not None:
+        foot.append(["lower bound", *(percent(summary.lower_bound, 3) for summary in summaries)])
+    for cells in foot:
+        cells += [""] * (len(headings) - len(cells))
+    caption = "Accuracy of every seed, and 95 % lower bound of the mean"
+    return table(caption, headings, rows, numbers=1, foot=foot)
 
 
-def network_section(exhibits: "Exhibits") -> Section:
+def network_section(data: "ReportData") -> Html:
     """The layer table."""
-    network = exhibits.network
+    network = data.network
     if isinstance(network, str):
-        return Section("network", "Network", missing(network))
-    layers = network["layers"]
-    named = any(not layer["name"].replace(".", "").isdigit() for layer in layers)
-    headings = ["#", *(["name"] if named else []), "layer", "window", "output", "parameters", "MACs", "field", "jump"]
-    rows = [_layer_row(number, layer, named) for number, layer in enumerate(layers, start=1)]
-    total = [
-        "",
-        *([""] if named else []),
-        "total",
-        "",
-        "",
-        f"{network['parameters']:,}",
-        f"{network['macs']:,}",
-        "",
-        "",
-    ]
+        return missing(network)
+    headings = ["#", "name", "layer", "window", "output", "parameters", "MACs", "field", "jump"]
+    rows = [_layer_row(number, layer) for number, layer in enumerate(network.layers, start=1)]
+    total = ["", "", "total", "", "", f"{network.parameters:,}", f"{network.macs:,}", "", ""]
+    if all(layer.name.replace(".", "").isdigit() for layer in network.layers):
+        for cells in [headings, *rows, total]:
+            del cells[1]
     notes = (
-        "Window: kernel; s stride, p padding where they are not 1 and 0. Field: receptive field, jump: between "
-        "neighbours, both in input pixels. MACs: multiply-accumulates of convolutions and linear layers for one digit."
+        "Window: kernel; s stride, p padding unless they are 1 and 0. Field: receptive field; jump: distance between "
+        "neighbours; both in input pixels. MACs: multiply-accumulates of convolutions and linear layers for one digit."
     )
     numbers = headings.index("output")
-    body = [
-        table("Layers of the network", headings, rows, numbers=numbers, foot=[total], class_="layers"),
-        paragraph(notes, "note"),
-        bullets(network["findings"]) if network["findings"] else None,
-    ]
-    return Section("network", "Network", join(body))
+    body = table("Layers of the network", headings, rows, numbers=numbers, foot=[total], class_="layers")
+    return join([body, paragraph(notes, "note"), bullets(network.findings) if network.findings else None])
 
 
-def _layer_row(number: int, layer: Mapping[str, Any], named: bool) -> list[str]:
+def _layer_row(number: int, layer: "Layer") -> list[str]:
+    shape = "×".join(map(str, layer.output_shape))
+    counts = [f"{count:,}" if count else "–" for count in (layer.parameters, layer.macs)]
     return [
         str(number),
-        *([layer["name"]] if named else []),
-        layer["kind"],
+        layer.name,
+        layer.kind,
         window(layer),
-        "×".join(map(str, layer["output_shape"])),
-        f"{layer['parameters']:,}" if layer["parameters"] else "–",
-        f"{layer['macs']:,}" if layer["macs"] else "–",
-        _pair(layer["receptive_field"]),
-        _pair(layer["jump"]),
+        shape,
+        *counts,
+        *map(pair, (layer.receptive_field, layer.jump)),
     ]
 
 
-def _pair(pair: Sequence[int] | None) -> str:
-    if pair is None:
+def window(layer: "Layer") -> str:
+    """A layer's kernel as `3×3 s2 p1`: stride and padding unless they are 1 and 0; empty without a kernel."""
+    if layer.kernel is None:
+        return ""
+    stride = f" s{pair(layer.stride)}" if layer.stride != (1, 1) else ""
+    padding = f" p{pair(layer.padding)}" if layer.padding != (0, 0) else ""
+    return "×".join(map(str, layer.kernel)) + stride + padding
+
+
+def pair(lengths: tuple[int, int] | None) -> str:
+    """Height and width as `3×5`, or `3` if they are equal; a dash for None."""
+    if lengths is None:
         return "–"
-    return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}×{pair[1]}"
+    return str(lengths[0]) if lengths[0] == lengths[1] else f"{lengths[0]}×{lengths[1]}"
 
 
-def mistakes_section(exhibits: "Exhibits") -> Section:
-    """The digits that are misread, those of most seeds first."""
-    answers, digits = exhibits.answers, exhibits.digits
-    title = "Mistakes"
-    if isinstance(answers, str):
-        return Section("mistakes", title, missing(answers))
-    rows, seeds = answers.misreadings(exhibits.disputed), len(answers.right)
+def mistakes_section(data: "ReportData") -> Html:
+    """The misclassified digits, those of most seeds first."""
+    predictions, digits = data.predictions, data.digits
+    if isinstance(predictions, str):
+        return missing(predictions)
+    rows, seeds = predictions.misclassified(data.label_errors), len(predictions.correct)
     if not rows:
-        return Section("mistakes", title, paragraph("There are none."))
+        return paragraph("There are none.")
     if isinstance(digits, str):
-        return Section("mistakes", title, missing(digits))
-    shown = rows[:_SHOWN_MISTAKES]
+        return missing(digits)
     order = "those of most seeds first, then the most confident" if seeds > 1 else "the most confident first"
-    mean = " (mean of the seeds that misread it)" if seeds > 1 else ""
-    lead = f"True digit → what was read, with the confidence{mean}; {order}."
-    if len(rows) > len(shown):
-        lead += f" Shown are {len(shown)} of {len(rows):,}."
-    tiles = [_mistake(row, digits, seeds) for row in shown]
-    return Section("mistakes", title, join([paragraph(lead, "note"), tag("ul", *tiles, class_="tiles")]))
+    mean = " (mean of the seeds that predict it wrongly)" if seeds > 1 else ""
+    lead = f"True digit → predicted digit, with the confidence{mean}; {order}."
+    return gallery(lead, [_mistake(row, digits, seeds) for row in rows[:_SHOWN_MISTAKES]], len(rows))
 
 
-def _mistake(row: "Misreading", digits: "Dataset", seeds: int) -> Html:
-    lines = [
-        tag("strong", f"{row.label} → {row.predicted}"),
-        tag("span", percent(row.confidence, 1)),
-        tag("span", "all seeds" if row.seeds == seeds else f"{row.seeds} of {seeds} seeds") if seeds > 1 else None,
-        tag("span", f"#{row.index}", class_="index"),
-        tag("span", row.disputed, class_="disputed") if row.disputed else None,
-    ]
-    picture = digit_picture(digits.images[row.index], f"digit {row.index}, labelled {row.label}")
-    return tag("li", tag("div", picture, class_="stack"), *lines, class_="framed" if row.disputed else None)
+def gallery(lead: str, tiles: Sequence[Html], total: int) -> Html:
+    """The first of `total` tiles."""
+    if total > len(tiles):
+        lead += f" The first {len(tiles)} of {total:,} are shown."
+    return join([paragraph(lead, "note"), tag("ul", *tiles, class_="tiles")])
 
 
-def confusion_section(exhibits: "Exhibits") -> Section:
-    """Which digits are taken for which, and how each fares."""
-    answers = exhibits.answers
-    title = "Digit by digit"
-    if isinstance(answers, str):
-        return Section("digits", title, missing(answers))
-    return Section("digits", title, tag("div", _confusion(answers), _per_digit(answers), class_="pair"))
+def _mistake(row: "MisclassifiedDigit", digits: "Dataset", seeds: int) -> Html:
+    lines = [tag("strong", f"{row.label} → {row.predicted}"), tag("span", percent(row.confidence, 1))]
+    if seeds > 1:
+        lines.append(tag("span", "all seeds" if row.seeds == seeds else f"{row.seeds} of {seeds} seeds"))
+    return digit_tile(digits, row.index, row.label_error, lines)
 
 
-def _confusion(answers: "Answers") -> Html:
-    confusion, seeds = answers.confusion, len(answers.right)
-    worst = max((int(confusion[i, j]) for i in range(10) for j in range(10) if i != j), default=0)
+def digit_tile(digits: "Dataset", index: int, label_error: str | None, lines: Iterable[Html]) -> Html:
+    """A digit with lines below it; framed, with what reviewers say, if its label is in doubt."""
+    picture = tag(
+        "div", digit_picture(digits.images[index], f"digit {index}, labelled {digits.labels[index]}"), class_="stack"
+    )
+    words = tag("span", label_error, class_="label-error") if label_error else None
+    number = tag("span", f"#{index}", class_="index")
+    return tag("li", picture, *lines, number, words, class_="framed" if label_error else None)
+
+
+def confusion_section(data: "ReportData") -> Html:
+    """Which digits are taken for which, and how well each is classified."""
+    predictions = data.predictions
+    if isinstance(predictions, str):
+        return missing(predictions)
+    return tag("div", _confusion(predictions), _per_digit(predictions), class_="pair")
+
+
+def _confusion(predictions: "SeedPredictions") -> Html:
+    confusion, seeds = predictions.confusion, len(predictions.correct)
+    worst = int(confusion[~np.eye(10, dtype=bool)].max())
 
     def cell(i: int, j: int) -> Html:
-        count = int(confusion[i, j])
-        shade = "right" if i == j else f"heat{_shade(count, worst)}" if count else "none"
+        count = int(confusion[i, j])  # shaded by the root, so that a single mistake can be seen beside many
+        shade = (
+            "correct" if i == j else f"heat{max(1, round(_HOTTEST * math.sqrt(count / worst)))}" if count else "none"
+        )
         return tag("td", str(count) if count else "·", class_=shade)
 
-    head = tag(
-        "tr",
-        tag("th", tag("abbr", "↓→", title="true digit down, read as across")),
-        *(tag("th", str(j), scope="col") for j in range(10)),
-    )
+    corner = tag("th", tag("abbr", "↓→", title="true digit down, predicted digit across"))
+    head = tag("tr", corner, *(tag("th", str(j), scope="col") for j in range(10)))
     body = [tag("tr", tag("th", str(i), scope="row"), *(cell(i, j) for j in range(10))) for i in range(10)]
-    caption = "True digit (row) read as (column)" + (f", all {seeds} seeds together" if seeds > 1 else "")
-    whole = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body), class_="confusion")
-    return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
+    caption = "True digit (row), predicted digit (column)" + (f", all {seeds} seeds together" if seeds > 1 else "")
+    return scrolling(caption, tag("thead", head), tag("tbody", *body), class_="confusion")
 
 
-def _shade(count: int, worst: int) -> int:
-    """1 to 5; by the root, which lets a single mistake be seen beside many."""
-    return max(1, round(_HOTTEST * math.sqrt(count / worst)))
-
-
-def _per_digit(answers: "Answers") -> Html:
-    rows, seeds = answers.per_digit, len(answers.right)
-    most = max(max(row.wrong / (row.total * seeds) for row in rows), 1e-9)
+def _per_digit(predictions: "SeedPredictions") -> Html:
+    rows, seeds = predictions.per_digit, len(predictions.correct)
+    most = max(max(1 - row.accuracy for row in rows), 1e-9)
     several = seeds > 1
-    headings: list[str | Html | None] = ["digit", "examples", "wrong a seed" if several else "wrong", "accuracy"]
+    headings = ["digit", "examples", "errors a seed" if several else "errors", "accuracy"]
     headings += ["worst seed"] if several else []
-    cells: list[list[str | Html | None]] = []
+    cells = []
     for row in rows:
-        wrong = row.wrong / seeds
-        bar = share_bar(row.wrong / (row.total * seeds) / most, "c1")
-        span = [percent(row.lowest)] if several else []
-        cells.append(
-            [
-                str(row.digit),
-                f"{row.total:,}",
-                join([f"{wrong:.1f}" if several else str(row.wrong), bar]),
-                percent(row.accuracy),
-                *span,
-            ]
-        )
+        errors = f"{row.errors / seeds:.1f}" if several else str(row.errors)
+        bar = charts.fraction_bar((1 - row.accuracy) / most, "c1")
+        worst = [percent(row.lowest)] if several else []
+        cells.append([str(row.digit), f"{row.total:,}", join([errors, bar]), percent(row.accuracy), *worst])
     return table("Accuracy by digit", headings, cells, numbers=1, class_="digits")
 
 
-def calibration_section(evidence: "Evidence", exhibits: "Exhibits") -> Section:
-    """How far confidence can be believed."""
-    answers, fitted = exhibits.answers, evidence.calibration
-    measured = missing(answers) if isinstance(answers, str) else _reliability(answers, evidence)
+def calibration_section(source: "Source", data: "ReportData") -> Html:
+    """How far confidence can be trusted."""
+    predictions, fitted = data.predictions, source.result.calibration
+    measured = missing(predictions) if isinstance(predictions, str) else _reliability(predictions, source)
     if fitted is None:
         note = paragraph(
-            "No temperature and no threshold were fitted: that takes a twin trained without the held-out digits "
-            "(`tinydigits prove --twin`).",
+            "No temperature and no threshold were fitted: this takes a calibration run, trained without the validation "
+            "digits (`tinydigits prove --calibrate`).",
             "note",
         )
-        return Section("calibration", "Calibration", tag("div", measured, note, class_="pair"))
-    sides = [tag("div", measured, _coverage_table(fitted)), _calibration_tables(fitted)]
-    return Section("calibration", "Calibration", tag("div", *sides, class_="pair"))
+        return tag("div", measured, note, class_="pair")
+    return tag("div", tag("div", measured, _coverage_table(fitted)), _calibration_tables(fitted), class_="pair")
 
 
-def _reliability(answers: "Answers", evidence: "Evidence") -> Html:
-    before, after = answers.ece
+def _reliability(predictions: "SeedPredictions", source: "Source") -> Html:
+    before, after = predictions.ece
+    kinds = [(False, before, "c0", "as trained"), (True, after, "c2", "with the temperature")]
     series, entries = [], []
-    for calibrated, style, ece, words in (
-        (False, "c0", before, "as trained"),
-        (True, "c2", after, "with the temperature"),
-    ):
-        if ece is None:
-            continue
-        bins = answers.reliability(calibrated=calibrated)
-        series.append(([(b.confidence, b.accuracy, b.count) for b in bins], style))
-        entries.append((f"{words}: calibration error {percent(ece)}", style))
-    last = answers.reliability(calibrated=False)[-1]
-    share = last.count / answers.right.size
+    for calibrated, ece, style, words in kinds:
+        if ece is not None:
+            bins = predictions.reliability(calibrated=calibrated)
+            series.append(([(b.confidence, b.accuracy, b.count) for b in bins], style))
+            entries.append((f"{words}: calibration error {percent(ece)}", style))
+    last = predictions.reliability(calibrated=False)[-1]
+    fraction = percent(last.count / predictions.correct.size, 1)
     label = (
-        f"Accuracy over confidence; {percent(share, 1)} of the answers lie in the highest bin, and "
-        f"{percent(last.accuracy)} of these are right"
+        f"Accuracy over confidence; {fraction} of the predictions lie in the highest bin, and "
+        f"{percent(last.accuracy)} of these are correct"
     )
-    caption = f"Accuracy over confidence on the {judged_by(evidence)}"
+    caption = f"Accuracy over confidence on the {evaluation_digits(source)}"
     note = paragraph(
-        f"Dashed: as sure as right. Hollow: fewer than {_FEW_ANSWERS} answers in that bin. The highest bin holds "
-        f"{percent(share, 1)} of all answers.",
+        f"Dashed: confidence equals accuracy. Hollow: fewer than {_FEW} predictions in that bin. The highest bin holds "
+        f"{fraction} of all predictions.",
         "note",
     )
-    return figure(reliability_chart(series, label, _FEW_ANSWERS), caption, legend(entries), note)
+    return figure(charts.reliability_chart(series, label, _FEW), caption, legend(entries), note)
 
 
-def _coverage_table(fitted: "Calibrated") -> Html | None:
-    rows = [(percent(share, 1), percent(accuracy)) for share, accuracy in fitted.coverage_accuracy]
-    return table("Held-out digits kept, the surest first", ["kept", "accuracy"], rows, numbers=1) if rows else None
+def _coverage_table(fitted: "Calibration") -> Html | None:
+    rows = [(percent(float(kept), 1), percent(accuracy)) for kept, accuracy in fitted.coverage_accuracy.items()]
+    heading = "Validation digits kept, the most confident first"
+    return table(heading, ["kept", "accuracy"], rows, numbers=1) if rows else None
 
 
-def _calibration_tables(fitted: "Calibrated") -> Html:
+def _calibration_tables(fitted: "Calibration") -> Html:
     rows = [
         ("temperature", f"{fitted.temperature:.3f}"),
         ("calibration error (ECE) before", percent(fitted.ece_before)),
         ("calibration error (ECE) after", percent(fitted.ece_after)),
-        ("threshold of evidence for “no digit”", f"{fitted.threshold:.3f}"),
-        ("digits that it keeps", percent(fitted.coverage)),
+        ("max logit below which it is “no digit”", f"{fitted.threshold:.3f}"),
+        ("digits kept by this threshold", percent(fitted.coverage)),
     ]
-    rejected = [(kind.replace("_", " "), percent(share, 1)) for kind, share in fitted.rejected]
-    first = table(f"Fitted by the tune twin on {fitted.digits:,} held-out digits", ["what", "value"], rows, numbers=1)
+    rejected = [(kind.replace("_", " "), percent(fraction, 1)) for kind, fraction in fitted.rejected.items()]
+    digits = f"{fitted.digits:,} validation digits" if fitted.digits is not None else "validation digits"
+    first = table(f"Fitted with the calibration run on {digits}", ["what", "value"], rows, numbers=1)
     if not rejected:
         return first
     return tag("div", first, table("Pictures that are no digits", ["kind", "rejected"], rejected, numbers=1))
 
 
-def saliency_section(exhibits: "Exhibits") -> Section:
+def saliency_section(data: "ReportData") -> Html:
     """Where the network looks."""
-    title, found = "Where it looks", exhibits.explanations
-    assert found is not None  # a report asks for it
-    if isinstance(found, str):
-        return Section("saliency", title, missing(found))
+    found = data.explanations
+    if found is None or isinstance(found, str):
+        return missing(found or "Grad-CAM was not requested.")
     height, width = found.map_size
     lead = (
-        f"Grad-CAM of seed {found.seed}: orange is what raises the score of a digit in the map of {height}×{width} "
-        f"positions after module “{found.layer}”. The map is coarser than the picture, and tells where, not why."
+        f"Grad-CAM of seed {found.seed}: orange marks what raises the score of a digit in the map of {height}×{width} "
+        f"positions after module “{found.layer}”. The map is coarser than the picture; it shows where, not why."
     )
-    right = [_explained(item) for item in found.right]
-    parts: list[Html | None] = [
+    none = paragraph("There are none.")
+    parts = [
         paragraph(lead, "note"),
-        tag("h3", "Right: the first of each digit"),
-        tag("ul", *right, class_="tiles") if right else paragraph("There are none."),
+        tag("h3", "Correct: the first of each digit"),
+        tag("ul", *map(_explained, found.correct), class_="tiles") if found.correct else none,
         tag("h3", "Wrong: the most confident mistakes"),
-        tag("ul", *map(_mistake_explained, found.wrong), class_="tiles twins")
-        if found.wrong
-        else paragraph("There are none."),
+        tag("ul", *map(_mistake_explained, found.mistakes), class_="tiles double") if found.mistakes else none,
     ]
-    return Section("saliency", title, join(parts))
+    return join(parts)
 
 
 def _explained(item: "Explained") -> Html:
-    return tag("li", _layers(item, 0), tag("strong", str(item.label)), tag("span", percent(item.confidence, 1)))
+    layers = _layers(item, *item.heats[0])
+    return tag("li", layers, tag("strong", str(item.label)), tag("span", percent(item.confidence, 1)))
 
 
 def _mistake_explained(item: "Explained") -> Html:
     sides = [
-        tag("div", _layers(item, which), tag("span", f"{'for' if which == 0 else 'for the true'} {digit}"))
-        for which, (digit, _) in enumerate(item.heats)
+        tag("div", _layers(item, digit, heat), tag("span", f"{words} {digit}"))
+        for words, (digit, heat) in zip(("for", "for the true"), item.heats, strict=True)
     ]
     words = tag("strong", f"{item.label} → {item.predicted}")
-    return tag(
-        "li", tag("div", *sides, class_="twin"), words, tag("span", f"{percent(item.confidence, 1)}, #{item.index}")
-    )
+    details = tag("span", f"{percent(item.confidence, 1)}, #{item.index}")
+    return tag("li", tag("div", *sides, class_="halves"), words, details)
 
 
-def _layers(item: "Explained", which: int) -> Html:
-    digit, heat = item.heats[which]
-    where = f"digit {item.index}, labelled {item.label}; what speaks for {digit}: {_place(heat)}"
-    return tag("div", digit_picture(item.image, where), heat_picture(heat), class_="stack")
+def _layers(item: "Explained", digit: int, heat: NDArray[np.float32]) -> Html:
+    alt = f"digit {item.index}, labelled {item.label}; what speaks for {digit}: {_position(heat)}"
+    return tag("div", digit_picture(item.image, alt), heat_picture(heat), class_="stack")
 
 
-def _place(heat: Any) -> str:
+def _position(heat: NDArray[np.float32]) -> str:
     """Where a heat map [28, 28] is strongest, in words."""
     if not heat.any():
         return "nothing"
@@ -515,33 +476,27 @@ def _place(heat: Any) -> str:
     return f"most at the {vertical} {horizontal}"
 
 
-def recipe_section(evidence: "Evidence", exhibits: "Exhibits") -> Section:
-    """How it was trained, and what augmentation does to digits."""
-    parts: list[Html | None] = [facts(recipe_rows(evidence))]
-    variants = exhibits.augmentation
-    if variants is not None:
-        parts.append(tag("h3", "Augmentation"))
+def recipe_section(source: "Source", data: "ReportData") -> Html:
+    """How it was trained, and what augmentation does to the digits."""
+    rows, variants = facts(recipe_rows(source)), data.augmentation
+    if variants is None:
+        return rows
+    heading = tag("h3", "Augmentation")
     if isinstance(variants, str):
-        parts.append(missing(variants))
-    elif variants is not None:
-        rows = [
-            tag(
-                "li",
-                tag("div", digit_picture(original, "an original"), class_="stack original"),
-                *(tag("div", digit_picture(image, "augmented"), class_="stack") for image in row),
-            )
-            for original, row in zip(variants.originals, variants.augmented, strict=True)
-        ]
-        parts.append(
-            paragraph("Left: a training digit; right of it: how training shows it, each time another.", "note")
+        return join([rows, heading, missing(variants)])
+    lines = []
+    for original, row in zip(variants.originals, variants.augmented, strict=True):
+        first = tag("div", digit_picture(original, "an original"), class_="stack original")
+        lines.append(
+            tag("li", first, *(tag("div", digit_picture(image, "augmented"), class_="stack") for image in row))
         )
-        parts.append(tag("ul", *rows, class_="variants"))
-    return Section("recipe", "Recipe", join(parts))
+    note = paragraph("Left: a training digit. Right of it: variants that the network sees in training.", "note")
+    return join([rows, heading, note, tag("ul", *lines, class_="variants")])
 
 
-def recipe_rows(evidence: "Evidence") -> list[tuple[str, str]]:
-    """Its settings, those that do something."""
-    recipe = evidence.config.recipe
+def recipe_rows(source: "Source") -> list[tuple[str, str]]:
+    """The settings that have an effect."""
+    recipe = source.config.recipe
     optimizer, schedule, augmentation = recipe.optimizer, recipe.schedule, recipe.augmentation
     rows = [
         ("recipe", recipe.name),
@@ -552,39 +507,51 @@ def recipe_rows(evidence: "Evidence") -> list[tuple[str, str]]:
     ]
     if optimizer.name == "sgd":
         rows.append(("momentum", f"{optimizer.momentum:g}{' (Nesterov)' if optimizer.nesterov else ''}"))
-    rows.append(("weight decay", f"{optimizer.weight_decay:g}"))
     details = {
         "step": f", times {schedule.factor:g} every {plural(schedule.step_epochs, 'epoch')}",
         "cosine": f", down to {schedule.final:g} of it",
         "one_cycle": f", up during {percent(schedule.warmup, 0)} of the steps, down to {schedule.final:g} of it",
     }
-    rows.append(("schedule", schedule.name.replace("_", " ") + details.get(schedule.name, "")))
     changes = {
-        "rotation": f"±{augmentation.rotation_degrees:g}°" if augmentation.rotation_degrees else "",
-        "shift": f"±{augmentation.shift_pixels:g} pixels" if augmentation.shift_pixels else "",
-        "scale": f"±{percent(augmentation.scale, 0)}" if augmentation.scale else "",
-        "shear": f"±{augmentation.shear_degrees:g}°" if augmentation.shear_degrees else "",
-        "centre crop": f"{percent(augmentation.crop_probability, 0)} of the digits, {augmentation.crop_size} pixels"
-        if augmentation.crop_probability
-        else "",
-        "off in the last": plural(augmentation.off_epochs, "epoch") if augmentation.off_epochs else "",
+        f"rotation ±{augmentation.rotation_degrees:g}°": augmentation.rotation_degrees,
+        f"shift ±{augmentation.shift_pixels:g} pixels": augmentation.shift_pixels,
+        f"scale ±{percent(augmentation.scale, 0)}": augmentation.scale,
+        f"shear ±{augmentation.shear_degrees:g}°": augmentation.shear_degrees,
+        f"centre crop {percent(augmentation.crop_probability, 0)} of the digits, {augmentation.crop_size} pixels": (
+            augmentation.crop_probability
+        ),
+        f"off in the last {plural(augmentation.off_epochs, 'epoch')}": augmentation.off_epochs,
     }
-    named = ", ".join(f"{name} {value}" for name, value in changes.items() if value) if augmentation.active else "none"
-    rows += [("augmentation", named), ("label smoothing", f"{recipe.label_smoothing:g}")]
-    rows.append(("moving average of weights", f"{recipe.ema_decay:g}" if recipe.ema_decay else "none"))
-    return rows
+    named = ", ".join(words for words, value in changes.items() if value) if augmentation.active else "none"
+    rows += [
+        ("weight decay", f"{optimizer.weight_decay:g}"),
+        ("schedule", schedule.name.replace("_", " ") + details.get(schedule.name, "")),
+        ("augmentation", named),
+        ("label smoothing", f"{recipe.label_smoothing:g}"),
+        ("moving average of weights", f"{recipe.ema_decay:g}" if recipe.ema_decay else "none"),
+    ]
+    return [*rows, ("from Python instead", ", ".join(source.custom))] if source.custom else rows
 
 
-def environment_section(studies: "Sequence[Evidence]") -> Section:
-    """Where it was calculated, and how to do so again."""
-    parts: list[Html | None] = []
-    for study in studies:
-        if len(studies) > 1:
-            parts.append(tag("h3", study.name))
-        told = "The command:" if study.recorded else "The command was not recorded; this one asks for the same:"
-        parts += [paragraph(told, "note"), tag("pre", tag("code", study.command), tabindex="0")]
-        rows = [(name.replace("_", " "), value) for name, value in study.environment]
-        rows.append(("judged by", f"{judged_by(study)}, SHA-256 {study.judge_sha256[:16]}…"))
-        parts.append(facts(rows))
-    parts.append(paragraph("Same kind of machine, same packages, same number of threads: the same bits.", "note"))
-    return Section("environment", "Environment and command", join(parts))
+def environment_section(sources: "Sequence[Source]") -> Html:
+    """The machine and the packages, and how to repeat the training."""
+    parts: list[Html] = []
+    for source in sources:
+        if len(sources) > 1:
+            parts.append(tag("h3", source.name))
+        environment = source.result.environment
+        packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
+        values = {**asdict(environment), "packages": packages or None, "command": None}  # which stands above
+        rows = [(name, str(value)) for name, value in values.items() if value is not None]
+        digits = f"{evaluation_digits(source)}, SHA-256 {source.result.evaluation_sha256[:16]}…"
+        parts += [*_command(source), facts([*rows, ("evaluated on", digits)])]
+    parts.append(paragraph("The same kind of machine, packages and number of threads give the same bits.", "note"))
+    return join(parts)
+
+
+def _command(source: "Source") -> list[Html]:
+    if source.custom:
+        parts = ", ".join(source.custom)
+        return [paragraph(f"Trained from Python with {parts} of your own, so no command repeats it.", "note")]
+    words = "The command:" if source.recorded else "The command was not recorded; this one has the same settings:"
+    return [paragraph(words, "note"), tag("pre", tag("code", source.command), tabindex="0")]

@@ -1,4 +1,4 @@
-"""What all pictures share: palette, settings, a page in screen pixels, and writing the PNG."""
+"""What all pictures have in common: palette, settings, a page in screen pixels, and writing the PNG."""
 
 import io
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ DPI = 150
 # Okabe and Ito's palette, which colour-blind people can tell apart.
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
 STYLE: dict[Any, Any] = {  # matplotlib types its keys as one long Literal
-    "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
+    "font.family": "DejaVu Sans",  # part of matplotlib, so that every machine draws the same
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -42,8 +42,19 @@ def style() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def chart(path: Path, width: float, height: float) -> "Iterator[tuple[Figure, Axes]]":
+    """A figure to draw on within, in our style, and afterwards written as `write` does; the size is in inches."""
+    from matplotlib.figure import Figure
+
+    with style():
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        yield figure, figure.subplots()
+        write(figure, path)
+
+
 def write(figure: "Figure", path: Path) -> None:
-    """Write the figure as a PNG without time or version.
+    """Write the figure as a PNG without time or version, in our style.
 
     Raises:
         StorageError: the picture cannot be written.
@@ -52,7 +63,8 @@ def write(figure: "Figure", path: Path) -> None:
 
     content = io.BytesIO()
     FigureCanvasAgg(figure)
-    figure.savefig(content, format="png", metadata={"Software": None})  # it names matplotlib's version
+    with style():  # ticks are made while it is drawn
+        figure.savefig(content, format="png", metadata={"Software": None})  # would name matplotlib's version
     write_bytes(path, content.getvalue())
 
 

@@ -1,27 +1,49 @@
-"""Tables for the terminal, built from plain data."""
+"""Tables for the terminal, built from records."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.jupyter import JupyterMixin
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tinydigits.records import (
+    LAST3,
+    SPLIT_NAMES,
+    Calibration,
+    Clause,
+    DigitResult,
+    FrontRow,
+    Mistake,
+    RunResult,
+    StudyResult,
+    StudyRow,
+    Summary,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from tinydigits.inspection.zoo import ZooModel
+
 _VERDICT_STYLES = {"met": "green", "plausible": "yellow", "failed": "bold red", "not judged": "dim"}
 
 
-def percent(share: float | None, decimals: int = 2) -> str:
-    """A share in [0, 1] as the screen shows it; a dash for None."""
-    return "–" if share is None else f"{100 * share:.{decimals}f} %"
+def percent(fraction: float | None, decimals: int = 2) -> str:
+    """A fraction in [0, 1] as the screen shows it; a dash for None."""
+    return "–" if fraction is None else f"{100 * fraction:.{decimals}f} %"
+
+
+def in_points(fraction: float | None) -> str:
+    """A difference of fractions in percentage points; a dash for None."""
+    return "–" if fraction is None else f"{100 * fraction:.3f}"
 
 
 def interval_text(interval: Sequence[float]) -> str:
-    """An interval of shares as `99.23–99.53 %`."""
+    """An interval of fractions as `99.23–99.53 %`."""
     low, high = interval
     return f"{100 * low:.2f}–{100 * high:.2f} %"
 
@@ -36,51 +58,43 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def run_table(result: Mapping[str, Any]) -> Table:
-    """The summary of a run. Final epoch, mean of the last three and best epoch are kept apart.
-
-    Args:
-        result: any of `accuracy, interval, accuracy_last3, accuracy_best, parameters, epochs, time_seconds,
-            images_per_second`; a row is shown for each that is there. `protocol` says which digits judged.
-    """
-    judged = "held-out digits" if result.get("protocol") == "tune" else "test"
-    rows: dict[str, tuple[str, Callable[[Any], str]]] = {
-        "accuracy": ("final epoch", percent),
-        "interval": ("95 % interval (Wilson)", interval_text),
-        "accuracy_last3": ("mean of the last three epochs", percent),
-        "accuracy_best": (f"best on {judged} (optimistic)", percent),
-        "parameters": ("parameters", "{:,}".format),
-        "epochs": ("epochs", "{:,}".format),
-        "time_seconds": ("time", duration),
-        "images_per_second": ("images/s", "{:,.0f}".format),
-    }
-    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
-    table.add_column()
-    table.add_column(justify="right")
-    too_short = result.get("epochs", 3) < 3  # for a mean of three
-    for key, (label, shown) in rows.items():
-        if key in result and not (key == "accuracy_last3" and too_short):
-            style = {"accuracy": "bold", "accuracy_best": "dim"}.get(key)
-            table.add_row(label, shown(result[key]), style=style)
+def run_table(result: RunResult) -> Table:
+    """The summary of a run, which keeps final epoch, mean of the last three and best epoch apart."""
+    digits = "validation digits" if result.split == "val" else "test"
+    rows = [
+        ("final epoch", percent(result.accuracy), "bold"),
+        ("95 % interval (Wilson)", interval_text(result.interval), ""),
+        ("mean of the last three epochs", percent(result.accuracy_last3), ""),
+        (f"best on {digits} (optimistic)", percent(result.accuracy_best), "dim"),
+        ("parameters", f"{result.parameters:,}", ""),
+        ("epochs", f"{result.epochs:,}", ""),
+        ("time", duration(result.time_seconds), ""),
+        ("images/s", f"{result.images_per_second:,.0f}", ""),
+    ]
+    if result.epochs < LAST3:
+        del rows[2]
+    table = _pairs(Table(box=box.SIMPLE, show_header=False, pad_edge=False))
+    for label, value, style in rows:
+        table.add_row(label, value, style=style)
     return table
 
 
-def _table(title: str | None = None, *, show_header: bool = True) -> Table:
-    """As all tables look: nothing but a line under the headings."""
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_header=show_header,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+def _pairs(table: Table) -> Table:
+    """With a column for names and one for values."""
+    table.add_column()
+    table.add_column(justify="right")
+    return table
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A column; where the screen is narrow, those with the highest rank go first, and rank 0 never."""
+def _table(title: str | None, *, show_header: bool = True) -> Table:
+    """The style of all tables: only a line under the headings."""
+    table = Table(box=box.SIMPLE_HEAD, show_header=show_header, pad_edge=False, padding=(0, 1, 0, 0))
+    table.title, table.title_justify, table.title_style = title, "left", "bold"
+    return table
+
+
+class _Column(NamedTuple):
+    """A column; on a narrow screen, those with the highest rank are left out first, and rank 0 never."""
 
     heading: str
     cells: Sequence[str | Text]
@@ -91,234 +105,195 @@ class _Column:
     @property
     def width(self) -> int:
         """In characters, with the space to the next column."""
-        return max(cell_len(line) for line in [*self.heading.split("\n"), *map(str, self.cells)]) + 2
+        return max(map(cell_len, [*self.heading.split("\n"), *map(str, self.cells)])) + 2
 
 
 @dataclass(frozen=True)
-class FittingTable(JupyterMixin):
-    """A table with as many of its columns as fit the screen, and a line that names those it leaves out.
+class FittingTable:
+    """A table that is drawn for the width of the screen, in characters."""
 
-    `sections`: rows after which there is some space.
-    """
-
-    columns: Sequence[_Column]
-    title: str | None = None
-    sections: tuple[int, ...] = ()
+    draw: Callable[[int], Iterator[RenderableType]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table for the width of this screen."""
-        shown, left = set(), options.max_width
-        for column in sorted(self.columns, key=lambda column: column.rank):
-            if column.rank == 0 or column.width <= left:
-                shown.add(column.heading)
+        """The table for this screen."""
+        return self.draw(options.max_width)
+
+
+def _fitting(columns: Sequence[_Column], title: str | None = None, section: int | None = None) -> FittingTable:
+    """As many of the columns as fit, and a line that names the others; a space follows the first `section` rows."""
+
+    def draw(width: int) -> Iterator[RenderableType]:
+        missing, left = set(), width
+        for column in sorted(columns, key=lambda column: column.rank):
+            if column.rank > 0 and column.width > left:
+                missing.add(column.heading)
+            else:
                 left -= column.width
-        table = _table(self.title)
-        for column in self.columns:
-            if column.heading in shown:
-                table.add_column(
-                    column.heading, justify=column.justify, style=column.style, vertical="bottom", no_wrap=True
-                )
-        for number, cells in enumerate(zip(*(c.cells for c in self.columns if c.heading in shown), strict=True), 1):
-            table.add_row(*cells, end_section=number in self.sections)
+        shown = [column for column in columns if column.heading not in missing]
+        table = _table(title)
+        for c in shown:
+            table.add_column(c.heading, justify=c.justify, style=c.style, vertical="bottom", no_wrap=True)
+        for number, cells in enumerate(zip(*(column.cells for column in shown), strict=True), 1):
+            table.add_row(*cells, end_section=number == section)
         yield table
-        if missing := [column.heading.replace("\n", " ") for column in self.columns if column.heading not in shown]:
-            yield Text(f"Too narrow for: {', '.join(missing)}. --json has all.", style="dim")
+        if missing:
+            names = [column.heading.replace("\n", " ") for column in columns if column.heading in missing]
+            yield Text(f"Too narrow for: {', '.join(names)}. --json has all.", style="dim")
+
+    return FittingTable(draw)
 
 
-def per_digit_table(rows: Sequence[Mapping[str, Any]]) -> FittingTable:
-    """How well each digit is recognised, from rows `{digit, total, correct, accuracy, precision}`."""
-    wrong = [row["total"] - row["correct"] for row in rows]
+def per_digit_table(rows: Sequence[DigitResult]) -> FittingTable:
+    """How well each digit is classified."""
+    errors = [row.total - row.correct for row in rows]
     columns = (
-        _Column("digit", [str(row["digit"]) for row in rows], 0),
-        _Column("examples", [f"{row['total']:,}" for row in rows], 5),
-        _Column("right", [f"{row['correct']:,}" for row in rows], 4),
-        _Column("wrong", [f"{count:,}" if count else "·" for count in wrong], 2),
-        _Column("accuracy", [percent(row["accuracy"]) for row in rows], 1),
-        _Column("precision", [percent(row["precision"]) for row in rows], 3),
+        _Column("digit", [str(row.digit) for row in rows], 0),
+        _Column("examples", [f"{row.total:,}" for row in rows], 5),
+        _Column("correct", [f"{row.correct:,}" for row in rows], 4),
+        _Column("errors", [f"{count:,}" if count else "·" for count in errors], 2),
+        _Column("accuracy", [percent(row.accuracy) for row in rows], 1),
+        _Column("precision", [percent(row.precision) for row in rows], 3),
     )
-    return FittingTable(columns, "Per digit")
+    return _fitting(columns, "Per digit")
 
 
-@dataclass(frozen=True)
-class ConfusionTable(JupyterMixin):
+def confusion_table(confusion: Sequence[Sequence[int]]) -> FittingTable:
     """Counts [10, 10] of true digits (rows) taken for digits (columns); zeros are dots, mistakes are red.
 
-    Where the screen is too narrow for the right answers, the largest of the counts, these are ticks.
+    If the screen is too narrow for the correct predictions, the largest of the counts, these are ticks.
     """
+    largest = max(map(max, confusion))
+    mistakes = max(count for i, row in enumerate(confusion) for j, count in enumerate(row) if i != j)
 
-    confusion: Sequence[Sequence[int]]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table for the width of this screen."""
-        mistakes = max(count for i, row in enumerate(self.confusion) for j, count in enumerate(row) if i != j)
-        width = len(str(max(map(max, self.confusion))))
-        room = options.max_width - 4 >= 10 * (width + 1)
-        width = width if room else len(str(mistakes))
-        table = _table(f"Confusion (rows: true digit, columns: predicted{'' if room else '; ✓ right'})")
-        table.padding = (0, 0, 0, 0)  # eleven columns
+    def draw(width: int) -> Iterator[RenderableType]:
+        fits = width - 4 >= 10 * (len(str(largest)) + 1)
+        table = _table(f"Confusion (rows: true digit, columns: predicted{'' if fits else '; ✓ correct'})")
+        table.padding = 0  # eleven columns
         table.add_column("", style="bold", width=1)
         for digit in range(10):
-            table.add_column(str(digit), justify="right", width=width)
-        for digit, row in enumerate(self.confusion):
-            cells = [_confusion_cell(count, digit == i, room) for i, count in enumerate(row)]
+            table.add_column(str(digit), justify="right", width=len(str(largest if fits else mistakes)))
+        for digit, row in enumerate(confusion):
+            cells = [Text(str(count), style="bold red") if count else Text("·", style="dim") for count in row]
+            if row[digit]:
+                cells[digit] = Text(str(row[digit]) if fits else "✓", style="dim")
             table.add_row(str(digit), *cells)
         yield table
 
-
-def confusion_table(confusion: Sequence[Sequence[int]]) -> ConfusionTable:
-    """Counts [10, 10] of true digits (rows) taken for digits (columns)."""
-    return ConfusionTable(confusion)
+    return FittingTable(draw)
 
 
-def _confusion_cell(count: int, is_right: bool, room: bool) -> Text:
-    if not count:
-        return Text("·", style="dim")
-    if is_right:
-        return Text(str(count) if room else "✓", style="dim")
-    return Text(str(count), style="bold red")
-
-
-def mistakes_table(rows: Sequence[Mapping[str, Any]]) -> FittingTable:
-    """The worst mistakes, from rows `{index, label, predicted, confidence, disputed}`."""
+def mistakes_table(rows: Sequence[Mistake]) -> FittingTable:
+    """The worst mistakes."""
     columns = (
-        _Column("index", [str(row["index"]) for row in rows], 0),
-        _Column("true", [str(row["label"]) for row in rows], 1),
-        _Column("predicted", [str(row["predicted"]) for row in rows], 2),
-        _Column("confidence", [percent(row["confidence"], decimals=1) for row in rows], 3),
-        _Column("label disputed", [Text(row["disputed"] or "", style="yellow") for row in rows], 4, "left"),
+        _Column("index", [str(row.index) for row in rows], 0),
+        _Column("true", [str(row.label) for row in rows], 1),
+        _Column("predicted", [str(row.predicted) for row in rows], 2),
+        _Column("confidence", [percent(row.confidence, decimals=1) for row in rows], 3),
+        _Column("label in doubt", [Text(row.label_error or "", style="yellow") for row in rows], 4, "left"),
     )
-    return FittingTable(columns, "Worst mistakes (most confident first)")
+    return _fitting(columns, "Worst mistakes (most confident first)")
 
 
-def study_table(study: Mapping[str, Any]) -> FittingTable:
-    """The runs of a study, seed by seed, and what they come to."""
-    digits = "test" if study["protocol"] == "final" else "held-out"
-    runs = study["runs"]
-    summaries = {
-        "mean": ("mean", percent),
-        "sd": ("sd (points)", _points),
-        "lower_bound": ("95 % lower bound", percent),
-    }
+def study_table(study: StudyResult) -> FittingTable:
+    """The runs of a study, seed by seed, with their mean, sd and lower bound."""
+    digits = SPLIT_NAMES[study.split]
+    runs = study.runs
 
-    def judged(heading: str, key: str, of: str, rank: int) -> _Column:
-        totals = [shown(study[of][figure], 3) for figure, (_, shown) in summaries.items()]
-        return _Column(heading, [*(percent(run[key]) for run in runs), *totals], rank)
+    def accuracies(heading: str, values: Sequence[float], summary: Summary, rank: int) -> _Column:
+        totals = [percent(summary.mean, 3), in_points(summary.sd), percent(summary.lower_bound, 3)]
+        return _Column(heading, [*map(percent, values), *totals], rank)
 
-    nothing = [""] * len(summaries)
+    totals, nothing = ["mean", "sd (points)", "95 % lower bound"], [""] * 3
     columns = [
-        _Column("seed", [*(str(run["seed"]) for run in runs), *(label for label, _ in summaries.values())], 0, "left"),
-        judged("final\nepoch", "accuracy", "final", 1),
-        judged("mean of\nlast three", "accuracy_last3", "last3", 2),
-        _Column(f"best on {digits}\n(optimistic)", [*(percent(run["accuracy_best"]) for run in runs), *nothing], 4),
-        _Column("time", [*(duration(run["time_seconds"]) for run in runs), *nothing], 3),
+        _Column("seed", [*(str(run.seed) for run in runs), *totals], 0, "left"),
+        accuracies("final\nepoch", [run.accuracy for run in runs], study.final, 1),
+        accuracies("mean of\nlast three", [run.accuracy_last3 for run in runs], study.last3, 2),
+        _Column(f"best on {digits}\n(optimistic)", [*(percent(run.accuracy_best) for run in runs), *nothing], 4),
+        _Column("time", [*(duration(run.time_seconds) for run in runs), *nothing], 3),
     ]
-    if study["epochs"] < 3:  # too few for a mean of three
+    if study.epochs < LAST3:
         del columns[2]
-    return FittingTable(columns, f"Accuracy on the {digits} digits of {escape(study['data'])}", sections=(len(runs),))
+    return _fitting(columns, f"Accuracy on the {digits} digits of {escape(study.data)}", len(runs))
 
 
-def calibration_table(calibration: Mapping[str, Any]) -> Table:
-    """How sure the weights may say they are, and when they should say "no digit"."""
-    table = _table("Calibration by the tune twin", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_row("temperature", f"{calibration['temperature']:.3f}")
-    table.add_row("calibration error (ECE) before", percent(calibration["ece_before"]))
-    table.add_row("calibration error (ECE) after", percent(calibration["ece_after"]))
-    table.add_row('threshold of evidence for "no digit"', f"{calibration['threshold']:.3f}")
-    table.add_row("coverage: digits that it keeps", percent(calibration["coverage"]))
+def calibration_table(calibration: Calibration) -> Table:
+    """How far confidence can be trusted, and which pictures are rejected as "no digit"."""
+    table = _pairs(_table("Calibration, by the calibration run", show_header=False))
+    table.add_row("temperature", f"{calibration.temperature:.3f}")
+    table.add_row("calibration error (ECE) before", percent(calibration.ece_before))
+    table.add_row("calibration error (ECE) after", percent(calibration.ece_after))
+    table.add_row('max logit below which it is "no digit"', f"{calibration.threshold:.3f}")
+    table.add_row("coverage: digits kept by this threshold", percent(calibration.coverage))
     table.add_section()
-    for share, accuracy in calibration["coverage_accuracy"].items():
-        table.add_row(f"accuracy at coverage {percent(float(share), 1)}", percent(accuracy))
+    for fraction, accuracy in calibration.coverage_accuracy.items():
+        table.add_row(f"accuracy at coverage {percent(float(fraction), 1)}", percent(accuracy))
     table.add_section()
-    for kind, share in calibration["rejected"].items():
-        table.add_row(f"rejected: {kind.replace('_', ' ')}", percent(share, 1))
+    for kind, rejected in calibration.rejected.items():
+        table.add_row(f"rejected: {kind.replace('_', ' ')}", percent(rejected, 1))
     return table
 
 
-def zoo_table(rows: Sequence[Mapping[str, Any]]) -> FittingTable:
-    """The models, from rows `{model, parameters, macs, int8_bytes, documented, goal, proven, epoch_seconds}`.
-
-    There is a column of seconds if any row has them.
-    """
-    claims = [row["documented"] or row["goal"] or {} for row in rows]
-    proven = [row["proven"] for row in rows]
+def zoo_table(models: Sequence["ZooModel"]) -> FittingTable:
+    """The models of the zoo."""
+    targets = [model.reported or model.goal for model in models]
+    proven = [model.proven for model in models]
     columns = [
-        _Column("model", [row["model"] for row in rows], 0, "left"),
-        _Column("params", [f"{row['parameters']:,}" for row in rows], 2),
-        _Column("MACs", [f"{row['macs'] / 1e6:.2f} M" for row in rows], 4),
-        _Column("int8\nbytes", [f"{row['int8_bytes']:,}" for row in rows], 6),
-        _Column("claim", [percent(claim.get("accuracy")) for claim in claims], 7, style="dim"),
-        _Column("proven", [percent(study and study["mean"]) for study in proven], 1, style="bold"),
-        _Column("95 % interval", [interval_text(study["interval"]) if study else "–" for study in proven], 3),
+        _Column("model", [model.model for model in models], 0, "left"),
+        _Column("params", [f"{model.parameters:,}" for model in models], 2),
+        _Column("MACs", [f"{model.macs / 1e6:.2f} M" for model in models], 4),
+        _Column("int8\nbytes", [f"{model.int8_bytes:,}" for model in models], 6),
+        _Column("target", [percent(target.accuracy if target else None) for target in targets], 7, style="dim"),
+        _Column("proven", [percent(study.mean if study else None) for study in proven], 1, style="bold"),
+        _Column("95 % interval", [interval_text(study.interval) if study else "–" for study in proven], 3),
     ]
-    if any(row["epoch_seconds"] for row in rows):
-        seconds = [f"{row['epoch_seconds']:.1f}" if row["epoch_seconds"] else "–" for row in rows]
-        columns.append(_Column("s an\nepoch", seconds, 5))
-    return FittingTable(columns)
+    return _fitting(columns)
 
 
-def front_table(rows: Sequence[Mapping[str, Any]], chosen: int) -> FittingTable:
-    """A search's Pareto front, the smallest first.
-
-    Args:
-        rows: of `front.json`: `{trial, parameters, macs, accuracy, seeds, epochs, network}`.
-        chosen: the trial of the network that is chosen; its row is marked.
-    """
-    marks = ["→" if row["trial"] == chosen else "" for row in rows]
+def front_table(rows: Sequence[FrontRow], chosen: int) -> FittingTable:
+    """A search's Pareto front, the smallest first; `chosen` is the trial of the chosen network, whose row is marked."""
     columns = (
-        _Column("", marks, 0, "left"),
-        _Column("params", [f"{row['parameters']:,}" for row in rows], 0),
-        _Column("held out", [percent(row["accuracy"], 3) for row in rows], 1, style="bold"),
-        _Column("seeds", [str(len(row["seeds"])) for row in rows], 3),
-        _Column("MACs", [f"{row['macs'] / 1e6:.2f} M" for row in rows], 4),
-        _Column("trial", [str(row["trial"]) for row in rows], 6),
-        _Column("network", [Text(row["network"]) for row in rows], 2, "left"),
+        _Column("", ["→" if row.trial == chosen else "" for row in rows], 0, "left"),
+        _Column("params", [f"{row.parameters:,}" for row in rows], 0),
+        _Column("validation", [percent(row.accuracy, 3) for row in rows], 1, style="bold"),
+        _Column("seeds", [str(len(row.seeds)) for row in rows], 3),
+        _Column("MACs", [f"{row.macs / 1e6:.2f} M" for row in rows], 4),
+        _Column("trial", [str(row.trial) for row in rows], 6),
+        _Column("network", [Text(row.network) for row in rows], 2, "left"),
     )
-    return FittingTable(columns, "Pareto front: accuracy on held-out digits against size")
+    return _fitting(columns, "Pareto front: accuracy on validation digits against size")
 
 
-def records_table(rows: Sequence[Mapping[str, Any]]) -> FittingTable:
-    """Studies and runs.
-
-    Args:
-        rows: `{path, model, recipe, data, protocol, parameters, epochs, n, mean, sd, lower_bound, time_seconds,
-            judgements}`; of the judgements `{budget, verdict}` the budget may be None.
-    """
-    digits = [f"{row['data']}, {'test' if row['protocol'] == 'final' else 'held-out'}" for row in rows]
-    spreads = ["" if row["sd"] is None else f" ± {_points(row['sd'], 3)}" for row in rows]
-    accuracies = [percent(row["mean"], 3) + spread for row, spread in zip(rows, spreads, strict=True)]
+def studies_table(rows: Sequence[StudyRow]) -> FittingTable:
+    """Studies and runs."""
+    digits = [f"{row.data}, {'test' if row.split == 'test' else 'validation'}" for row in rows]
+    accuracies = [percent(row.mean, 3) + ("" if row.sd is None else f" ± {in_points(row.sd)}") for row in rows]
     columns = (
-        _Column("study or run", [Text(row["path"]) for row in rows], 0, "left"),
+        _Column("study or run", [Text(row.path) for row in rows], 0, "left"),
         _Column("accuracy", accuracies, 1, style="bold"),
-        _Column("verdict", [_judgements_text(row["judgements"]) for row in rows], 2, "left"),
-        _Column("95 % lower\nbound", [percent(row["lower_bound"], 3) for row in rows], 3),
-        _Column("params", [f"{row['parameters']:,}" for row in rows], 4),
-        _Column("judged by", [Text(text) for text in digits], 5, "left"),
-        _Column("n", [f"{row['n']:,}" for row in rows], 6),
-        _Column("epochs", [f"{row['epochs']:,}" for row in rows], 7),
-        _Column("recipe", [Text(row["recipe"]) for row in rows], 8, "left"),
-        _Column("model", [Text(row["model"]) for row in rows], 9, "left"),
-        _Column("time", [duration(row["time_seconds"]) for row in rows], 10),
+        _Column("verdict", [_verdicts_text(row.verdicts) for row in rows], 2, "left"),
+        _Column("95 % lower\nbound", [percent(row.lower_bound, 3) for row in rows], 3),
+        _Column("params", [f"{row.parameters:,}" for row in rows], 4),
+        _Column("evaluated on", [Text(text) for text in digits], 5, "left"),
+        _Column("n", [f"{row.n:,}" for row in rows], 6),
+        _Column("epochs", [f"{row.epochs:,}" for row in rows], 7),
+        _Column("recipe", [Text(row.recipe) for row in rows], 8, "left"),
+        _Column("model", [Text(row.model) for row in rows], 9, "left"),
+        _Column("time", [duration(row.time_seconds) for row in rows], 10),
     )
-    return FittingTable(columns)
+    return _fitting(columns)
 
 
-def _judgements_text(judgements: Sequence[Mapping[str, Any]]) -> Text:
+def _verdicts_text(verdicts: Sequence[Verdict]) -> Text:
     text = Text()
-    for number, found in enumerate(judgements):
-        text.append(", " if number else "").append(found["verdict"], _VERDICT_STYLES[found["verdict"]])
-        text.append(f" ({found['budget']})" if found["budget"] else "", "dim")
-    return text if judgements else Text("–")
+    for number, verdict in enumerate(verdicts):
+        text.append(", " if number else "").append(verdict.verdict, _VERDICT_STYLES[verdict.verdict])
+        text.append(f" ({verdict.budget})" if verdict.budget else "", "dim")
+    return text if verdicts else Text("–")
 
 
-def _points(share: float | None, decimals: int) -> str:
-    return "–" if share is None else f"{100 * share:.{decimals}f}"
-
-
-def clause_table(clauses: Sequence[Mapping[str, Any]]) -> Table:
+def clause_table(clauses: Sequence[Clause]) -> Table:
     """A budget's clauses, each with its verdict and the sentence that explains it."""
     table = Table("verdict", "clause", box=box.SIMPLE_HEAD, pad_edge=False)
     for clause in clauses:
-        table.add_row(Text(clause["verdict"], style=_VERDICT_STYLES[clause["verdict"]]), Text(clause["sentence"]))
+        table.add_row(Text(clause.verdict, style=_VERDICT_STYLES[clause.verdict]), Text(clause.sentence))
     return table

@@ -10,14 +10,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tinydigits.errors import RunError
+from tinydigits.records import Epoch
 from tinydigits.storage import write_bytes
-from tinydigits.training.loop import Epoch, TrainingState
+from tinydigits.training.loop import TrainingState
 
 SCHEMA = 1
 
 
 def save_state(state: TrainingState, path: Path, identity: Mapping[str, str | None]) -> None:
-    """Write everything that `fit` needs to go on; numbers and records stand in the file's own header.
+    """Write everything that `fit` needs to resume; numbers and records stand in the file's own header.
 
     `identity` is what has to be the same when it does.
 
@@ -31,7 +32,7 @@ def save_state(state: TrainingState, path: Path, identity: Mapping[str, str | No
         "epoch_seconds": state.epoch_seconds,
         "epochs": [epoch.as_dict() for epoch in state.epochs],
     }
-    # clones, because weights that two layers share are refused otherwise
+    # clones, because weights that two layers share are rejected otherwise
     tensors = {name: tensor.contiguous().clone() for name, tensor in _tensors(state).items()}
     write_bytes(path, save(tensors, metadata={"tinydigits": json.dumps(header)}))
 
@@ -50,15 +51,13 @@ def load_state(state: TrainingState, path: Path, identity: Mapping[str, str | No
         changed = [what for what in identity if identity[what] != known[what]]
         epochs = [Epoch(**epoch) for epoch in header["epochs"]]
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise RunError(
-            f"{path} is no saved state of a run: {error}. Start the run anew with `tinydigits train`."
-        ) from error
+        raise RunError(f"{path} is no saved state of a run: {error}. Train again with `tinydigits train`.") from error
     if schema != SCHEMA:
-        raise RunError(f"{path} has schema {schema}, this version reads {SCHEMA}. Start the run anew.")
+        raise RunError(f"{path} has schema {schema}, this version reads {SCHEMA}. Train again.")
     if changed:
         raise RunError(
-            f"{path} was saved with other {changed[0]} than found now, so the run cannot go on. Bring the same back "
-            "(`tinydigits data` says which digits are found where), or start anew."
+            f"{path} was saved with other {changed[0]} than found now, so the run cannot resume. Restore the same "
+            "(`tinydigits data` says which digits are found where), or train again."
         )
     state.step, state.epoch_seconds, state.epochs = step, seconds, epochs
     _prime(state)
@@ -80,7 +79,7 @@ def _prime(state: TrainingState) -> None:
 
 
 def _tensors(state: TrainingState) -> dict[str, Tensor]:
-    """Every tensor of the state by name. They share memory with the state, where they can."""
+    """Every tensor of the state by name. They use the memory of the state, where they can."""
     tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
     if state.average is not None:
         tensors |= {f"average.{name}": value for name, value in state.average.items()}
@@ -89,4 +88,4 @@ def _tensors(state: TrainingState) -> dict[str, Tensor]:
         for name, value in state.optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{index}.{name}"] = value
-    return tensors | {"losses": state.losses, "hits": state.hits}
+    return tensors | {"losses": state.losses, "correct": state.correct}

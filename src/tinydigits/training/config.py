@@ -4,17 +4,17 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from tinydigits.data.augment import Augmentation
-from tinydigits.data.dataset import PROTOCOLS
+from tinydigits.data.dataset import SPLITS
 from tinydigits.errors import ConfigError
 from tinydigits.settings import between, build, one_of
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "step", "cosine", "one_cycle")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-KERNELS = ("torch", "native")
+BACKENDS = ("auto", "torch", "native")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Optimizer:
     def __post_init__(self) -> None:
         one_of("optimizer.name", self.name, OPTIMIZERS)
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ConfigError(f"optimizer.learning_rate = {self.learning_rate}: it is greater than 0; try 0.01.")
+            raise ConfigError(f"optimizer.learning_rate = {self.learning_rate}: must be greater than 0; try 0.01.")
         between("optimizer.momentum", self.momentum, 0, 1, top_open=True)
         between("optimizer.weight_decay", self.weight_decay, 0, 1)
         if self.nesterov and not self.momentum:
@@ -42,7 +42,7 @@ class Schedule:
     """How the learning rate moves, as a factor of the optimiser's.
 
     `constant`; `step`: times `factor` every `step_epochs`; `cosine`: from 1 down to `final`;
-    `one_cycle`: a cosine from 0.04 up to 1 during the share `warmup` of all steps, then down to `final`.
+    `one_cycle`: a cosine from 0.04 up to 1 during the fraction `warmup` of all steps, then down to `final`.
     """
 
     name: str = "constant"
@@ -57,7 +57,7 @@ class Schedule:
         between("schedule.final", self.final, 0, 1)
         between("schedule.factor", self.factor, 0, 1)
         if self.step_epochs < 1:
-            raise ConfigError(f"schedule.step_epochs = {self.step_epochs}: it is at least 1.")
+            raise ConfigError(f"schedule.step_epochs = {self.step_epochs}: must be at least 1.")
 
 
 @dataclass(frozen=True)
@@ -91,51 +91,51 @@ class Recipe:
 class RunConfig:
     """One training: which model, which recipe, which digits, which seed, where.
 
-    `data_dir` is where MNIST lies, if not in one of the usual places. `threads` are those of the CPU: for networks this
-    small a second one buys a fifth on an idle machine, and costs much where anything else runs. `kernels`: `native` are
-    those of training/native, which train small networks faster, on the CPU; they need a C compiler.
+    `data_dir` is where MNIST lies, if not in one of the usual directories. `threads` are those of the CPU: for networks
+    this small a second one buys a fifth on an idle machine, and costs much on a busy one. `backend` calculates the
+    steps: `torch`; `native`, the same in C, faster for small networks, on the CPU, with a C compiler; or `auto`, which
+    is native if network and machine allow it, else torch.
     """
 
     model: str
     recipe: Recipe
     data: str = "auto"
     data_dir: str | None = None
-    protocol: Literal["tune", "final"] = "final"
+    split: Literal["val", "test"] = "test"
     seed: int = 0
     device: str = "auto"
     threads: int = 1
-    kernels: str = "torch"
+    backend: str = "auto"
 
     def __post_init__(self) -> None:
-        one_of("protocol", self.protocol, PROTOCOLS)
+        one_of("split", self.split, SPLITS)
         one_of("device", self.device, DEVICES)
         if not 0 <= self.seed < 2**31:
-            raise ConfigError(f"seed = {self.seed}: it is a whole number from 0 to {2**31 - 1}.")
+            raise ConfigError(f"seed = {self.seed}: must be a whole number from 0 to {2**31 - 1}.")
         if self.threads < 1:
-            raise ConfigError(f"threads = {self.threads}: it is at least 1.")
-        one_of("kernels", self.kernels, KERNELS)
-        if self.kernels == "native" and self.device not in ("auto", "cpu"):
+            raise ConfigError(f"threads = {self.threads}: must be at least 1.")
+        one_of("backend", self.backend, BACKENDS)
+        if self.backend == "native" and self.device not in ("auto", "cpu"):
             raise ConfigError(
-                f"kernels = 'native' with device {self.device!r}: they work on the CPU. "
-                "Leave out --device or --kernels."
+                f"backend = 'native' with device {self.device!r}: it works on the CPU. Omit --device or --backend."
             )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain data, as it stands in `config.json`."""
         return dataclasses.asdict(self)
 
 
-def config_from_dict(values: Mapping[str, Any], source: str) -> RunConfig:
+def config_from_dict(values: Mapping[str, object], source: str) -> RunConfig:
     """A RunConfig from plain data; `source` names the file in error messages.
 
     Raises:
         ConfigError: a key is unknown or missing, a value has the wrong type or is out of range.
     """
-    _refuse_flips(values, source)
+    _reject_flips(values, source)
     return build(RunConfig, values, source)
 
 
-def _refuse_flips(values: Mapping[str, Any], source: str, prefix: str = "") -> None:
+def _reject_flips(values: Mapping[str, object], source: str, prefix: str = "") -> None:
     for key, value in values.items():
         if "flip" in key:
             raise ConfigError(
@@ -143,4 +143,4 @@ def _refuse_flips(values: Mapping[str, Any], source: str, prefix: str = "") -> N
                 "Use rotation_degrees, shift_pixels, scale or shear_degrees."
             )
         if isinstance(value, Mapping):
-            _refuse_flips(value, source, f"{prefix}{key}.")
+            _reject_flips(value, source, f"{prefix}{key}.")

@@ -1,7 +1,6 @@
 """`DigitClassifier`: the networks and recipes of tinydigits as a scikit-learn classifier."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,23 +11,21 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from tinydigits.data.dataset import Dataset
-from tinydigits.data.normalise import normalise, pixel_statistics
+from tinydigits.data.dataset import Dataset, DigitData
 from tinydigits.data.optdigits import enlarge
-from tinydigits.data.preprocess import preprocess_gray
 from tinydigits.errors import ArrayError, BlankPictureError
 from tinydigits.evaluation.predictions import predict_logits
-from tinydigits.models.registry import create_model
-from tinydigits.settings import one_of
-from tinydigits.training.config import DEVICES, Recipe
-from tinydigits.training.loop import Digits, Epoch, fit, start_state
-from tinydigits.training.network import arranged
-from tinydigits.training.recipes import get_recipe, own_recipe
-from tinydigits.training.run import choose_device, to_device
+from tinydigits.pictures.preprocess import preprocess_gray
+from tinydigits.records import Epoch
+from tinydigits.settings import DEFAULT_MODEL, one_of
+from tinydigits.training.config import DEVICES
+from tinydigits.training.loop import fit, start_state
+from tinydigits.training.prepare import build_network, prepare_task
+from tinydigits.training.recipes import run_config
 
 CLASSES = 10
-_RANGES = ((0.0, 1.0), (0.0, 16.0), (0.0, 255.0))  # of pixels: shares of ink, optdigits, bytes
-_WATCHED = 1000  # training digits by which the loop judges its epochs; nothing here hangs on that
+_RANGES = ((0.0, 1.0), (0.0, 16.0), (0.0, 255.0))  # of pixels: fractions of ink, optdigits, bytes
+_EVALUATED = 1000  # training digits on which the loop evaluates its epochs; nothing here depends on that
 
 Images = NDArray[np.uint8]
 
@@ -54,14 +51,14 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     Attributes:
         classes_: the labels, at most ten, sorted.
-        network_: the trained network, from normalised [N, 1, 28, 28] to [N, 10]; its first outputs are the classes.
+        network_: the trained network, from normalized [N, 1, 28, 28] to [N, 10]; its first outputs are the classes.
         history_: `{epoch, train_loss, train_accuracy, learning_rate, time_seconds}` of each epoch.
         n_features_in_: numbers a picture.
     """
 
     def __init__(
         self,
-        model: str = "tiny-10k",
+        model: str = DEFAULT_MODEL,
         *,
         recipe: str | None = None,
         epochs: int | None = None,
@@ -96,17 +93,27 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             )
         self.range_ = _value_range(rows)
         one_of("device", self.device, DEVICES)
-        recipe, seed, device = self._recipe(), self._seed(), choose_device(self.device)
         digits = Dataset(_as_images(rows, self.range_), targets.astype(np.uint8), "X")
-        self.mean_, deviation = pixel_statistics(digits)
-        self.deviation_ = deviation or 1.0
+        evaluation = digits.take(np.arange(min(_EVALUATED, len(digits))), "X")
+        data = DigitData("X", digits, evaluation, np.arange(0))
+        config = run_config(
+            self.model,
+            self.recipe,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=self._seed(),
+            device=self.device,
+            threads=torch.get_num_threads(),
+            backend="torch",
+        )
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
-            torch.manual_seed(seed)
-            network = arranged(create_model(self.model), device)
-            train = to_device(digits, device)
-            watched = Digits(train.images[:_WATCHED], train.labels[:_WATCHED])
-            state = start_state(network, recipe, train)
-            records = list(fit(state, train, watched, recipe, self.mean_, self.deviation_, seed))
+            built = build_network(config)
+            task, _ = prepare_task(built, data)
+            network = built.model
+            state = start_state(network, task)
+            records = list(fit(task, state))
+        self.normalization_ = task.normalization
         if state.average is not None:
             network.load_state_dict(state.average)
         self.network_ = network.eval()
@@ -117,25 +124,18 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable class of each picture, [N]."""
         probabilities = self.predict_proba(X)  # first: it tells whether there is anything to predict with
-        answers: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
-        return answers
+        labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
+        return labels
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probabilities of the classes, in the order of `classes_`: float64 [N, classes], each row of sum 1."""
         check_is_fitted(self)
         rows = validate_data(self, _as_rows(X), reset=False)
         device = next(self.network_.parameters()).device
-        inputs = normalise(_as_images(rows, self.range_), self.mean_, self.deviation_, device)
+        inputs = self.normalization_.array(_as_images(rows, self.range_), device)
         logits = predict_logits(self.network_, inputs)[:, : len(self.classes_)].double()
         probabilities: NDArray[np.float64] = logits.softmax(dim=1).cpu().numpy()
         return probabilities
-
-    def _recipe(self) -> Recipe:
-        recipe = get_recipe(self.recipe or own_recipe(self.model))
-        changes = {key: getattr(self, key) for key in ("epochs", "batch_size") if getattr(self, key) is not None}
-        if self.learning_rate is not None:
-            changes["optimizer"] = replace(recipe.optimizer, learning_rate=self.learning_rate)
-        return replace(recipe, **changes)
 
     def _seed(self) -> int:
         if isinstance(self.random_state, int | np.integer):
@@ -170,8 +170,8 @@ def _as_images(rows: NDArray[Any], value_range: tuple[float, float]) -> Images:
     steps = 16 if count == 64 else 255
     levels = np.empty(rows.shape, np.uint8)
     for part in range(0, len(rows), 1000):  # a few at a time: they are eight times as large as numbers
-        share = (rows[part : part + 1000].astype(np.float64) - low) / (high - low)
-        levels[part : part + 1000] = np.rint(np.clip(share, 0, 1) * steps)
+        fraction = (rows[part : part + 1000].astype(np.float64) - low) / (high - low)
+        levels[part : part + 1000] = np.rint(np.clip(fraction, 0, 1) * steps)
     squares = np.pad(levels, ((0, 0), (0, side**2 - count))).reshape(-1, side, side)
     if count == 64:
         return np.stack([_redrawn(picture) for picture in enlarge(squares.astype(np.int32))])

@@ -2,21 +2,24 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinydigits.data.normalise import normalise_tensor
+from tinydigits.data.normalize import Normalization
 from tinydigits.errors import DivergedError
+from tinydigits.evaluation.predictions import predict_logits
+from tinydigits.models.factory import Model
+from tinydigits.records import Epoch
+from tinydigits.training.backends import Backend
+from tinydigits.training.backends.native.network import NativeBackend
+from tinydigits.training.backends.torch import Augment, Loss, TorchBackend
 from tinydigits.training.config import Recipe
-from tinydigits.training.cuda import TrainingStep, captured
-from tinydigits.training.draws import epoch_maps, epoch_order, seed_network, step_seeds
-from tinydigits.training.network import Network, make_network
 from tinydigits.training.optim import (
     FusedOptimizer,
     learning_rate_factor,
@@ -25,8 +28,9 @@ from tinydigits.training.optim import (
     start_average,
     update_average,
 )
+from tinydigits.training.rng import epoch_matrices, epoch_order, seed_network, step_seeds
 
-_CHECK_EVERY = 50  # steps between looks at the loss; a GPU, which each look makes wait, is only asked after an epoch
+_CHECK_EVERY = 50  # steps between looks at the loss; each look makes a GPU wait, so there it comes after an epoch only
 
 
 @dataclass(frozen=True)
@@ -38,123 +42,191 @@ class Step:
     steps: int
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One epoch is done. Accuracies lie in [0, 1]; `accuracy` is that of the judging digits.
-
-    `train_loss` and `train_accuracy` are means over the epoch's batches as they were trained on: augmented,
-    with dropout, with the weights of that moment.
-    """
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    accuracy: float
-    learning_rate: float
-    images_per_second: float
-    time_seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data: a line of `metrics.jsonl`."""
-        return asdict(self)
-
-
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Digits:
     """Digits on the device: `images` uint8 [N, 28, 28], `labels` int64 [N]."""
 
     images: Tensor
     labels: Tensor
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Custom:
+    """What a user puts in instead of a model or recipe that has a name; None: nothing.
+
+    `model`: a network, of which a copy is trained, or a class or function that makes one. `loss`: from logits [B, 10]
+    and labels [B] to a scalar. `optimizer`: from the model to a `torch.optim.Optimizer`, whose learning rates the
+    recipe's schedule sets. `augment`: from normalized images [B, 1, 28, 28] to as many, after the recipe's own
+    augmentation; PyTorch's global generator is seeded before each step.
+    """
+
+    model: Model | None = None
+    loss: Loss | None = None
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None
+    augment: Augment | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of what is replaced."""
+        return tuple(name for name, part in vars(self).items() if part is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is to be trained: on which digits, how, from which seed, and by which backend (`torch` or `native`)."""
+
+    train: Digits
+    evaluation: Digits
+    normalization: Normalization
+    recipe: Recipe
+    seed: int
+    backend: str = "torch"
+    custom: Custom = field(default_factory=Custom)
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch: the last may be smaller, but a single digit is left out (batch norm needs two)."""
+        count, size = len(self.train), self.recipe.batch_size
+        return max(1, count // size + (count % size > 1))
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Digits in each batch of an epoch."""
+        count, size = len(self.train), self.recipe.batch_size
+        return [min(size, count - start) for start in range(0, count, size)][: self.steps]
+
+    def make_backend(self, model: nn.Module) -> Backend:
+        """What calculates the steps of this task.
+
+        Raises:
+            ConfigError: the native backend cannot train this network.
+            ToolMissingError: there is no C compiler for it.
+        """
+        loss = self.custom.loss or partial(F.cross_entropy, label_smoothing=self.recipe.label_smoothing)
+        if self.backend == "native":
+            return NativeBackend(model, self.normalization, loss, torch.get_num_threads())
+        return TorchBackend(model, self.normalization, loss, self.custom.augment)
+
 
 @dataclass(eq=False)
 class TrainingState:
-    """All that a run needs to go on to the same bits: weights aside, everything that changes from step to step."""
+    """All that a run needs to resume to the same bits: weights aside, everything that changes from step to step."""
 
     model: nn.Module
-    optimizer: FusedOptimizer
+    optimizer: FusedOptimizer | torch.optim.Optimizer
     average: dict[str, Tensor] | None  # moving average of the weights, if the recipe asks for one
     step: int  # optimiser steps done, over the whole run
     losses: Tensor  # [steps per epoch] loss of every batch of the current epoch
-    hits: Tensor  # [steps per epoch] digits answered right in every batch of it
-    seen: int  # digits in an epoch: all, or all but one
+    correct: Tensor  # [steps per epoch] digits classified correctly in every batch of it
     epochs: list[Epoch] = field(default_factory=list)
     epoch_seconds: float = 0.0  # spent in the current epoch so far
 
 
-def start_state(model: nn.Module, recipe: Recipe, train: Digits) -> TrainingState:
+def start_state(model: nn.Module, task: Task) -> TrainingState:
     """The state before the first step."""
-    steps = steps_per_epoch(len(train.labels), recipe.batch_size)
-    device = train.labels.device
+    device = task.train.labels.device
+    make = task.custom.optimizer or partial(make_optimizer, settings=task.recipe.optimizer)
     return TrainingState(
         model=model,
-        optimizer=make_optimizer(model, recipe.optimizer),
-        average=start_average(model) if recipe.ema_decay else None,
+        optimizer=make(model),
+        average=start_average(model) if task.recipe.ema_decay else None,
         step=0,
-        losses=torch.zeros(steps, device=device),
-        hits=torch.zeros(steps, dtype=torch.int64, device=device),
-        seen=min(len(train.labels), steps * recipe.batch_size),
+        losses=torch.zeros(task.steps, device=device),
+        correct=torch.zeros(task.steps, dtype=torch.int64, device=device),
     )
 
 
-def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Batches in an epoch: the last may be smaller, but a single digit is left out (batch norm needs two)."""
-    return max(1, count // batch_size + (count % batch_size > 1))
+Rate = Callable[[int], float]
+"""The learning rate of a step, counted from 0 over the whole run."""
 
 
-def fit(
-    state: TrainingState,
-    train: Digits,
-    judge: Digits,
-    recipe: Recipe,
-    mean: float,
-    deviation: float,
-    seed: int,
-    kernels: str = "torch",
-) -> Iterator[Step | Epoch]:
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a step is made of: `indices` [B] of its digits, their affine `matrices` [B, 2, 3] or None, rate and seed."""
+
+    number: int  # in its epoch, from 0
+    indices: Tensor
+    matrices: Tensor | None
+    learning_rate: float
+    seed: int
+
+
+def epoch_batches(task: Task, step: int, rate: Rate) -> Iterator[Batch]:
+    """The batches of an epoch from `step` (counted over the whole run) on; only this function makes batches.
+
+    Order, matrices and seeds depend on (seed, epoch, step) alone.
+    """
+    recipe, count, device = task.recipe, len(task.train), task.train.labels.device
+    epoch, first = divmod(step, task.steps)
+    order = epoch_order(count, task.seed, epoch).to(device)
+    seeds = step_seeds(task.steps, task.seed, epoch)
+    augmented = epoch < recipe.augmented_epochs
+    matrices = epoch_matrices(count, recipe, seeds).to(device) if augmented else None
+    for number in range(first, task.steps):
+        part = slice(number * recipe.batch_size, (number + 1) * recipe.batch_size)
+        chosen = None if matrices is None else matrices[part]
+        yield Batch(number, order[part], chosen, rate(epoch * task.steps + number), seeds[number])
+
+
+def fit(task: Task, state: TrainingState, rate: Rate | None = None) -> Iterator[Step | Epoch]:
     """Train from wherever `state` stands to the last epoch.
 
-    Yields a Step after each step but an epoch's last, and an Epoch after that one. Shuffling, augmentation and dropout
-    are drawn from (seed, epoch, step) alone, so a run that stops after any yield and goes on from its saved state
-    ends with the same bits as one that never stopped.
-
-    `kernels` is `torch` or `native`: what calculates the steps. The judging digits are always PyTorch's.
+    Yields a Step after each step but an epoch's last, and an Epoch after that one. A run that stops after any yield
+    and resumes from its saved state ends with the same bits as one that never stopped. `rate` is the recipe's unless
+    another is given.
 
     Raises:
         DivergedError: the loss is no longer finite.
-        ConfigError: the native kernels cannot train this network.
-        ToolMissingError: they are asked for, and there is no C compiler.
+        ConfigError: the native backend cannot train this network.
+        ToolMissingError: there is no C compiler for it.
     """
-    model, optimizer, device = state.model, state.optimizer, train.labels.device
-    step = training_step(make_network(model, kernels, mean, deviation), optimizer, train, recipe.label_smoothing)
-    if device.type == "cuda":
-        step = captured(step, model, optimizer)
-    steps, current = len(state.losses), model.state_dict()
-    while state.step < steps * recipe.epochs:
-        epoch, first = divmod(state.step, steps)
+    model, optimizer, train, device = state.model, state.optimizer, task.train, task.train.labels.device
+    backend, rate = task.make_backend(model), rate or partial(learning_rate, task)
+    current = model.state_dict()
+    while state.step < task.steps * task.recipe.epochs:
         model.train()
         started = time.perf_counter() - state.epoch_seconds
-        order = epoch_order(len(train.labels), seed, epoch).to(device)
-        seeds = step_seeds(steps, seed, epoch)
-        augmenting = epoch < recipe.augmented_epochs
-        maps = epoch_maps(len(train.labels), recipe, seeds).to(device) if augmenting else None
-        # beside the native kernels' threads, PyTorch's would only wait, and do that busily
-        with _torch_threads(1 if kernels == "native" else torch.get_num_threads()):
-            for i in range(first, steps):
-                batch = slice(i * recipe.batch_size, (i + 1) * recipe.batch_size)
-                factor = learning_rate_factor(recipe.schedule, state.step, steps, recipe.epochs)
-                set_learning_rate(optimizer, recipe.optimizer.learning_rate * factor)
-                seed_network(seeds[i], device)  # what it draws itself: dropout
-                state.losses[i], state.hits[i] = step(order[batch], None if maps is None else maps[batch])
+        with _torch_threads(backend.torch_threads):
+            for batch in epoch_batches(task, state.step, rate):
+                set_learning_rate(optimizer, batch.learning_rate)
+                seed_network(batch.seed, device)  # what it draws itself: dropout
+                optimizer.zero_grad()
+                images, labels = train.images[batch.indices], train.labels[batch.indices]
+                state.losses[batch.number], state.correct[batch.number] = backend(images, labels, batch.matrices)
+                optimizer.step()
                 state.step += 1
                 if state.average is not None:
-                    update_average(state.average, current, recipe.ema_decay, state.step)
-                if i + 1 == steps or ((i + 1) % _CHECK_EVERY == 0 and device.type != "cuda"):
-                    check_loss(state.losses[: i + 1], epoch, recipe)
-                if i + 1 < steps:
+                    update_average(state.average, current, task.recipe.ema_decay, state.step)
+                done = batch.number + 1
+                if done == task.steps or (done % _CHECK_EVERY == 0 and device.type != "cuda"):
+                    _check_losses(state, task, done)
+                if done < task.steps:
                     state.epoch_seconds = time.perf_counter() - started
-                    yield Step(epoch + 1, i + 1, steps)
-        yield close_epoch(state, judge, recipe, time.perf_counter() - started, mean, deviation)
+                    yield Step((state.step - 1) // task.steps + 1, done, task.steps)
+        yield _close_epoch(task, state, time.perf_counter() - started, rate(state.step - 1))
+
+
+def learning_rate(task: Task, step: int) -> float:
+    """The recipe's learning rate at a step, counted from 0 over the whole run."""
+    recipe = task.recipe
+    return recipe.optimizer.learning_rate * learning_rate_factor(recipe.schedule, step, task.steps, recipe.epochs)
+
+
+@contextmanager
+def averaged_weights(state: TrainingState) -> Iterator[None]:
+    """Within, the model holds the moving average (if there is one): what is evaluated and shipped."""
+    if state.average is None:
+        yield
+        return
+    own = {name: value.clone() for name, value in state.model.state_dict().items()}
+    state.model.load_state_dict(state.average)
+    try:
+        yield
+    finally:
+        state.model.load_state_dict(own)
 
 
 @contextmanager
@@ -167,40 +239,19 @@ def _torch_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def training_step(network: Network, optimizer: FusedOptimizer, train: Digits, label_smoothing: float) -> TrainingStep:
-    """One step of the optimiser, as a function of a batch's indices [B] and, where it is augmented, its maps [B, 2, 3].
-
-    It returns the mean loss and how many were answered right, as tensors: whoever looks at them waits for the device.
-    """
-
-    def step(batch: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
-        inputs, labels = network.inputs(train.images[batch], maps), train.labels[batch]
-        logits = network(inputs)  # [B, 10]
-        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()
-
-    return step
-
-
-def close_epoch(
-    state: TrainingState, judge: Digits, recipe: Recipe, trained_seconds: float, mean: float, deviation: float
-) -> Epoch:
-    """Judge after an epoch's last step, and add the epoch to the state's records."""
+def _close_epoch(task: Task, state: TrainingState, trained_seconds: float, rate: float) -> Epoch:
+    """Evaluate after an epoch's last step, and add the epoch to the state's records."""
     started = time.perf_counter()
     with averaged_weights(state):
-        accuracy = _accuracy(state.model, judge, mean, deviation)
-    steps = len(state.losses)
+        accuracy = _accuracy(state.model, task.evaluation, task.normalization)
+    seen = sum(task.batch_sizes)
     record = Epoch(
-        epoch=state.step // steps,
+        epoch=state.step // task.steps,
         train_loss=float(state.losses.double().mean()),
-        train_accuracy=int(state.hits.sum()) / state.seen,
+        train_accuracy=int(state.correct.sum()) / seen,
         accuracy=accuracy,
-        learning_rate=recipe.optimizer.learning_rate
-        * learning_rate_factor(recipe.schedule, state.step - 1, steps, recipe.epochs),
-        images_per_second=round(state.seen / trained_seconds, 1),
+        learning_rate=rate,
+        images_per_second=round(seen / trained_seconds, 1),
         time_seconds=round(trained_seconds + time.perf_counter() - started, 3),
     )
     state.epochs.append(record)
@@ -208,38 +259,22 @@ def close_epoch(
     return record
 
 
-@contextmanager
-def averaged_weights(state: TrainingState) -> Iterator[None]:
-    """Within, the model holds the moving average (if there is one): what is judged and shipped."""
-    if state.average is None:
-        yield
-        return
-    own = {name: value.clone() for name, value in state.model.state_dict().items()}
-    state.model.load_state_dict(state.average)
-    try:
-        yield
-    finally:
-        state.model.load_state_dict(own)
-
-
-def check_loss(losses: Tensor, epoch: int, recipe: Recipe) -> None:
-    """Refuse to go on with an epoch (counted from 0) whose losses so far are not all numbers.
+def _check_losses(state: TrainingState, task: Task, done: int) -> None:
+    """Stop an epoch whose losses so far, of `done` steps, are not all numbers.
 
     Raises:
         DivergedError: they are not.
     """
+    losses = state.losses[:done]
     if not math.isfinite(float(losses.sum())):
         step = int((~losses.isfinite()).nonzero()[0]) + 1
         raise DivergedError(
-            f"The loss is {float(losses[step - 1])} at step {step} of epoch {epoch + 1}: the training has diverged. "
-            f"Try a learning rate below {recipe.optimizer.learning_rate:g} (--learning-rate)."
+            f"The loss is {float(losses[step - 1])} at step {step} of epoch {(state.step - 1) // task.steps + 1}: the "
+            "training has diverged. "
+            f"Try a learning rate below {task.recipe.optimizer.learning_rate:g} (--learning-rate)."
         )
 
 
-def _accuracy(model: nn.Module, digits: Digits, mean: float, deviation: float, batch_size: int = 1000) -> float:
-    model.eval()
-    right = torch.zeros((), dtype=torch.int64, device=digits.labels.device)
-    with torch.inference_mode():
-        for images, labels in zip(digits.images.split(batch_size), digits.labels.split(batch_size), strict=True):
-            right += (model(normalise_tensor(images, mean, deviation)).argmax(dim=1) == labels).sum()
-    return int(right) / len(digits.labels)
+def _accuracy(model: nn.Module, digits: Digits, normalization: Normalization) -> float:
+    predicted = predict_logits(model, normalization(digits.images)).argmax(dim=1)
+    return int((predicted == digits.labels).sum()) / len(digits)

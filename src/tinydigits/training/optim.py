@@ -44,12 +44,12 @@ class FusedOptimizer:
                 move = self._sgd if self.settings.name == "sgd" else self._adamw
                 move(parameters, group["lr"], group["weight_decay"])
 
-    def _sgd(self, parameters: list[Tensor], rate: float | Tensor, weight_decay: float) -> None:
+    def _sgd(self, parameters: list[Tensor], rate: float, weight_decay: float) -> None:
         own = self.settings
         buffers = [self.state[parameter].get("momentum_buffer") for parameter in parameters]
         gradients = [_gradient(parameter) for parameter in parameters]
         sgd(
-            parameters, gradients, buffers, fused=True, lr=rate,  # type: ignore[arg-type] # it may be a tensor
+            parameters, gradients, buffers, fused=True, lr=rate,
             weight_decay=weight_decay, momentum=own.momentum, nesterov=own.nesterov, dampening=0.0, maximize=False,
         )  # fmt: skip
         if own.momentum:
@@ -57,7 +57,7 @@ class FusedOptimizer:
                 assert buffer is not None
                 self.state[parameter]["momentum_buffer"] = buffer
 
-    def _adamw(self, parameters: list[Tensor], rate: float | Tensor, weight_decay: float) -> None:
+    def _adamw(self, parameters: list[Tensor], rate: float, weight_decay: float) -> None:
         states = [self.state[parameter] for parameter in parameters]
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
@@ -101,17 +101,14 @@ def learning_rate_factor(schedule: Schedule, step: int, steps_per_epoch: int, ep
     return 1.0
 
 
-def _cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+def _cosine(start: float, end: float, fraction: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 
-def set_learning_rate(optimizer: FusedOptimizer, rate: float) -> None:
-    """For the next step. A rate that is a tensor stays the same tensor: a captured step reads it there."""
+def set_learning_rate(optimizer: FusedOptimizer | torch.optim.Optimizer, rate: float) -> None:
+    """For the next step."""
     for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+        group["lr"] = rate
 
 
 def start_average(model: nn.Module) -> dict[str, Tensor]:

@@ -1,14 +1,15 @@
-"""Named recipes: each is a function whose docstring is a claim, with the command that checks it."""
+"""Named recipes: each is a function whose docstring states its result, and the command that checks it."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
+from pathlib import Path
 
 from tinydigits.data.augment import Augmentation
 from tinydigits.errors import ConfigError
-from tinydigits.models.registry import model_claim
-from tinydigits.settings import nearest
-from tinydigits.training.config import Optimizer, Recipe, Schedule
+from tinydigits.models.registry import COMMON_RECIPE, model_of_recipe, reported_figures
+from tinydigits.settings import DEFAULT_MODEL, nearest, read_settings
+from tinydigits.training.config import Optimizer, Recipe, RunConfig, Schedule, config_from_dict
 
 _RECIPES: dict[str, Callable[[], Recipe]] = {}
 
@@ -37,13 +38,13 @@ def get_recipe(name: str) -> Recipe:
 
 
 def own_recipe(model: str) -> str:
-    """The name of the recipe that a model is trained by unless another is named: that of its claim, else `fast`.
+    """The name of the recipe that a model is trained with unless another is named.
 
     Raises:
         UnknownModelError: there is no such model.
     """
-    claim = model_claim(model)
-    return claim.recipe if claim else "fast"
+    reported = reported_figures(model)
+    return reported.recipe if reported else COMMON_RECIPE
 
 
 def is_named(recipe: Recipe) -> bool:
@@ -51,26 +52,61 @@ def is_named(recipe: Recipe) -> bool:
     return recipe.name in _RECIPES and replace(get_recipe(recipe.name), epochs=recipe.epochs) == recipe
 
 
-# The models that some recipes are made for: the claim in their docstring is about these.
-MADE_FOR = {
-    "sprint": "pyramid-9k",
-    "dash": "pyramid-9k",
-    "record-20k": "tiny-20k",
-    "record-10k": "tiny-10k",
-    "record-5k": "tiny-5k",
-    "record-2k": "tiny-2k",
-    "record-1k": "tiny-1k",
-    "record-500": "tiny-500",
-    "record-era": "era-record",
-}
+def run_config(
+    model: str | None = None,
+    recipe: str | Recipe | None = None,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    file: Path | None = None,
+    **settings: object,
+) -> RunConfig:
+    """A run's config: the defaults, then the settings file, then what is named here.
+
+    Args:
+        model: A zoo name or the user's own; None: the file's, else the one that the recipe is made for, else tiny-10k.
+        recipe: A recipe, or its name; None: the file's, else the model's own.
+        epochs: Instead of the recipe's.
+        batch_size: Instead of the recipe's.
+        learning_rate: Instead of the recipe's.
+        file: Settings in a .toml or .json file, or the `config.json` that a run keeps.
+        **settings: Other settings of `RunConfig`: data, data_dir, split, seed, device, threads, backend.
+
+    Raises:
+        ConfigError: a value or a key is wrong.
+        UnknownModelError: there is no such model.
+    """
+    made_for = model_of_recipe(recipe) if isinstance(recipe, str) else None
+    values: dict[str, object] = {"model": made_for or DEFAULT_MODEL}
+    if file is not None:
+        values |= read_settings(file)
+        values.pop("schema", None)  # of a run's own config.json
+    values |= {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+    if model is not None:
+        values["model"] = model
+    chosen = recipe or values.get("recipe")
+    if not chosen:  # a model of another type is rejected with the whole config
+        chosen = own_recipe(values["model"]) if isinstance(values["model"], str) else "fast"
+    if isinstance(chosen, str):
+        chosen = get_recipe(chosen)
+    values["recipe"] = asdict(chosen) if isinstance(chosen, Recipe) else chosen
+    config = config_from_dict(values, str(file or "settings"))
+    own = config.recipe
+    own = replace(own, epochs=own.epochs if epochs is None else epochs)
+    own = replace(own, batch_size=own.batch_size if batch_size is None else batch_size)
+    if learning_rate is not None:
+        own = replace(own, optimizer=replace(own.optimizer, learning_rate=learning_rate))
+    return replace(config, recipe=own)
 
 
 @recipe
 def fast() -> Recipe:
     """Ours, for every network of the zoo: one cycle of AdamW, mild augmentation that ends before the last epochs.
 
-    `tinydigits prove pyramid-9k --recipe fast --seeds 3 --twin --data mnist` on two cores of an Intel Xeon, a thread a
-    run: 99.577 ± 0.057 % (n = 3), 129 to 152 s a run when both cores train (results/proofs/pyramid-9k-fast.json).
+    `tinydigits prove pyramid-9k --recipe fast --seeds 3 --calibrate --backend torch --data mnist` on two cores of an
+    Intel Xeon, a thread a run: 99.577 ± 0.057 % (n = 3), 129 to 152 s a run when both cores train
+    (results/proofs/pyramid-9k-fast.json).
     """
     return Recipe(
         name="fast",
@@ -86,8 +122,8 @@ def fast() -> Recipe:
 def era() -> Recipe:
     """Ours, for the course's budgets: as `fast`, 15 epochs, the last three not augmented, EMA of the weights.
 
-    `tinydigits prove era-8k --recipe era --seeds 5 --twin --data mnist` on two cores of an AMD EPYC, a thread a run:
-    99.548 ± 0.038 %, mean of the last three epochs 99.544 ± 0.036 % (n = 5), about 200 s a run
+    `tinydigits prove era-8k --recipe era --seeds 5 --calibrate --backend torch --data mnist` on two cores of an AMD
+    EPYC, a thread a run: 99.548 ± 0.038 %, mean of the last three epochs 99.544 ± 0.036 % (n = 5), about 200 s a run
     (results/proofs/era-8k-era.json).
     """
     base = fast()
@@ -98,9 +134,9 @@ def era() -> Recipe:
 def record_20k() -> Recipe:
     """Ours, for tiny-20k: as `fast`, but batches of 64, 19 epochs, and EMA of the weights.
 
-    `tinydigits prove tiny-20k --recipe record-20k --seeds 10 --twin --kernels native --data mnist`
-    on two busy cores of an AMD EPYC, a thread a run:
-    99.636 ± 0.038 % (n = 10), 254 to 330 s a run (results/proofs/tiny-20k-record-20k.json).
+    `tinydigits prove tiny-20k --recipe record-20k --seeds 10 --calibrate --backend native --data mnist` on two busy
+    cores of an AMD EPYC, a thread a run: 99.636 ± 0.038 % (n = 10), 254 to 330 s a run
+    (results/proofs/tiny-20k-record-20k.json).
     """
     return replace(fast(), name="record-20k", epochs=19, batch_size=64, ema_decay=0.998)
 
@@ -109,9 +145,9 @@ def record_20k() -> Recipe:
 def record_10k() -> Recipe:
     """Ours, for tiny-10k: that of tiny-20k.
 
-    `tinydigits prove tiny-10k --recipe record-10k --seeds 10 --twin --kernels native --data mnist`
-    on two busy cores of an Intel Xeon, a thread a run:
-    99.623 ± 0.048 % (n = 10), 210 to 245 s a run (results/proofs/tiny-10k-record-10k.json).
+    `tinydigits prove tiny-10k --recipe record-10k --seeds 10 --calibrate --backend native --data mnist` on two busy
+    cores of an Intel Xeon, a thread a run: 99.623 ± 0.048 % (n = 10), 210 to 245 s a run
+    (results/proofs/tiny-10k-record-10k.json).
     """
     return replace(record_20k(), name="record-10k")
 
@@ -120,9 +156,9 @@ def record_10k() -> Recipe:
 def record_5k() -> Recipe:
     """Ours, for tiny-5k: as that of tiny-20k, 40 epochs, the last 5 not augmented, and a larger learning rate.
 
-    `tinydigits prove tiny-5k --recipe record-5k --seeds 10 --twin --kernels native --data mnist`
-    on two busy cores of an AMD EPYC, a thread a run:
-    99.590 ± 0.049 % (n = 10), 242 to 433 s a run (results/proofs/tiny-5k-record-5k.json).
+    `tinydigits prove tiny-5k --recipe record-5k --seeds 10 --calibrate --backend native --data mnist` on two busy cores
+    of an AMD EPYC, a thread a run: 99.590 ± 0.049 % (n = 10), 242 to 433 s a run
+    (results/proofs/tiny-5k-record-5k.json).
     """
     return _longer("record-5k", epochs=40, off_epochs=5, learning_rate=0.015, strength=1.0)
 
@@ -131,9 +167,9 @@ def record_5k() -> Recipe:
 def record_2k() -> Recipe:
     """Ours, for tiny-2k: 40 epochs, and weaker augmentation.
 
-    `tinydigits prove tiny-2k --recipe record-2k --seeds 5 --twin --kernels native --data mnist`
-    on two busy cores of an AMD EPYC, a thread a run:
-    99.402 ± 0.097 % (n = 5), 130 to 161 s a run (results/proofs/tiny-2k-record-2k.json).
+    `tinydigits prove tiny-2k --recipe record-2k --seeds 5 --calibrate --backend native --data mnist` on two busy cores
+    of an AMD EPYC, a thread a run: 99.402 ± 0.097 % (n = 5), 130 to 161 s a run
+    (results/proofs/tiny-2k-record-2k.json).
     """
     return _longer("record-2k", epochs=40, off_epochs=5, learning_rate=0.02, strength=0.6)
 
@@ -142,9 +178,9 @@ def record_2k() -> Recipe:
 def record_1k() -> Recipe:
     """Ours, for tiny-1k: 60 epochs, and half the augmentation.
 
-    `tinydigits prove tiny-1k --recipe record-1k --seeds 5 --twin --kernels native --data mnist`
-    on two busy cores of an AMD EPYC, a thread a run:
-    99.102 ± 0.074 % (n = 5), 141 to 265 s a run (results/proofs/tiny-1k-record-1k.json).
+    `tinydigits prove tiny-1k --recipe record-1k --seeds 5 --calibrate --backend native --data mnist` on two busy cores
+    of an AMD EPYC, a thread a run: 99.102 ± 0.074 % (n = 5), 141 to 265 s a run
+    (results/proofs/tiny-1k-record-1k.json).
     """
     return _longer("record-1k", epochs=60, off_epochs=7, learning_rate=0.02, strength=0.5)
 
@@ -153,9 +189,9 @@ def record_1k() -> Recipe:
 def record_500() -> Recipe:
     """Ours, for tiny-500: 60 epochs, and a fifth of the augmentation.
 
-    `tinydigits prove tiny-500 --recipe record-500 --seeds 5 --twin --kernels native --data mnist`
-    on two busy cores of an AMD EPYC, a thread a run:
-    97.938 ± 0.068 % (n = 5), 95 to 112 s a run (results/proofs/tiny-500-record-500.json).
+    `tinydigits prove tiny-500 --recipe record-500 --seeds 5 --calibrate --backend native --data mnist` on two busy
+    cores of an AMD EPYC, a thread a run: 97.938 ± 0.068 % (n = 5), 95 to 112 s a run
+    (results/proofs/tiny-500-record-500.json).
     """
     return _longer("record-500", epochs=60, off_epochs=7, learning_rate=0.02, strength=0.2)
 
@@ -164,9 +200,8 @@ def record_500() -> Recipe:
 def record_era() -> Recipe:
     """Ours, for era-record: the course's 15 epochs, the last 3 not augmented.
 
-    `tinydigits prove era-record --recipe record-era --seeds 5 --twin --kernels native --data mnist`
-    on two busy cores of an AMD EPYC, a thread a run:
-    mean of the last three epochs 99.475 ± 0.059 % (n = 5), 76 to 85 s a run
+    `tinydigits prove era-record --recipe record-era --seeds 5 --calibrate --backend native --data mnist` on two busy
+    cores of an AMD EPYC, a thread a run: mean of the last three epochs 99.475 ± 0.059 % (n = 5), 76 to 85 s a run
     (results/proofs/era-record-record-era.json).
     """
     return _longer("record-era", epochs=15, off_epochs=3, learning_rate=0.015, strength=0.7)
@@ -176,7 +211,7 @@ def record_era() -> Recipe:
 def sprint() -> Recipe:
     """Ours, to reach 99.4 % in the shortest time: three epochs of `fast`, two of them augmented half as much.
 
-    `tinydigits train pyramid-9k --recipe sprint --threads 2 --kernels native`; `make benchmark-training` measures it.
+    `tinydigits train pyramid-9k --recipe sprint --threads 2 --backend native`; `make benchmark-training` measures it.
     """
     return replace(fast(), name="sprint", epochs=3, augmentation=_augmentation(0.5, off_epochs=1))
 
@@ -185,7 +220,7 @@ def sprint() -> Recipe:
 def dash() -> Recipe:
     """Ours, to reach 99.0 % in the shortest time: an epoch of `fast`, not augmented.
 
-    `tinydigits train pyramid-9k --recipe dash --threads 2 --kernels native`; `make benchmark-training` measures it.
+    `tinydigits train pyramid-9k --recipe dash --threads 2 --backend native`; `make benchmark-training` measures it.
     """
     return replace(fast(), name="dash", epochs=1, augmentation=Augmentation())
 
@@ -216,10 +251,10 @@ def documented_layered_19k() -> Recipe:
 
 @recipe
 def improved_layered_19k() -> Recipe:
-    """The published log with a one-cycle schedule and `fast`'s augmentation: what its claim takes.
+    """The published log with a one-cycle schedule and `fast`'s augmentation: it reaches what was reported.
 
-    `tinydigits prove layered-19k --recipe improved-layered-19k --seeds 5 --twin --data mnist` on two busy cores of an
-    AMD EPYC, a thread a run: 99.610 ± 0.047 % (n = 5), lower bound 99.565, 8 to 15 minutes a run
+    `tinydigits prove layered-19k --recipe improved-layered-19k --seeds 5 --calibrate --backend torch --data mnist` on
+    two busy cores of an AMD EPYC, a thread a run: 99.610 ± 0.047 % (n = 5), lower bound 99.565, 8 to 15 minutes a run
     (results/proofs/layered-19k-improved-layered-19k.json). The log itself: 99.356 ± 0.104 %.
     """
     base = documented_layered_19k()
@@ -242,9 +277,9 @@ def documented_bottleneck_9k() -> Recipe:
 def improved_bottleneck_9k() -> Recipe:
     """Ours, for a network with much dropout: as `era`, but small batches, augmented little, and not in the end.
 
-    `tinydigits prove bottleneck-9k --recipe improved-bottleneck-9k --seeds 5 --twin --data mnist` on two busy
-    cores of an AMD EPYC, a thread a run: 99.470 ± 0.037 % (n = 5), lower bound 99.435, about ten minutes a run
-    (results/proofs/bottleneck-9k-improved-bottleneck-9k.json).
+    `tinydigits prove bottleneck-9k --recipe improved-bottleneck-9k --seeds 5 --calibrate --backend torch --data mnist`
+    on two busy cores of an AMD EPYC, a thread a run: 99.470 ± 0.037 % (n = 5), lower bound 99.435, about ten minutes a
+    run (results/proofs/bottleneck-9k-improved-bottleneck-9k.json).
     """
     return replace(
         era(),
@@ -268,10 +303,10 @@ def documented_plain_9k() -> Recipe:
 
 @recipe
 def improved_plain_9k() -> Recipe:
-    """The published log with AdamW at 0.005 and a one-cycle schedule instead of SGD: what its claim takes.
+    """The published log with AdamW at 0.005 and a one-cycle schedule instead of SGD: it reaches what was reported.
 
-    `tinydigits prove plain-9k --recipe improved-plain-9k --seeds 8 --twin --data mnist` on two busy cores of an AMD
-    EPYC, a thread a run: 98.296 ± 0.155 % (n = 8), lower bound 98.192, 8 to 29 seconds a run
+    `tinydigits prove plain-9k --recipe improved-plain-9k --seeds 8 --calibrate --backend torch --data mnist` on two
+    busy cores of an AMD EPYC, a thread a run: 98.296 ± 0.155 % (n = 8), lower bound 98.192, 8 to 29 seconds a run
     (results/proofs/plain-9k-improved-plain-9k.json). The log itself: 97.136 ± 0.324 %.
     """
     return replace(

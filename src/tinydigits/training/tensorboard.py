@@ -1,22 +1,22 @@
 """A run for TensorBoard: graph, scalars of every batch and epoch, pictures. It takes the extra `tensorboard`.
 
-What is shown comes from the run directory, so a run that goes on is shown whole, and nothing twice.
+What is shown comes from the run directory, so a resumed run is shown whole, and nothing twice.
 """
 
 import copy
-import json
 import shutil
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import torch
 from PIL import Image
 
 from tinydigits.errors import ConfigError, one_line
-from tinydigits.training.loop import Epoch
-from tinydigits.training.optim import learning_rate_factor
+from tinydigits.records import SPLIT_NAMES, BatchLog, Epoch
+from tinydigits.training.loop import learning_rate
 from tinydigits.training.run import Run
 
 if TYPE_CHECKING:
@@ -55,24 +55,20 @@ def open_board(run: Run) -> "SummaryWriter":
 
 def note_epoch(board: "SummaryWriter", run: Run, epoch: Epoch) -> None:
     """Write the scalars of an epoch that is done, and of its batches, as the run has logged them."""
-    recipe, steps = run.config.recipe, len(run.state.losses)
-    judged = "test" if run.config.protocol == "final" else "held-out"
-    lines = run.directory.batches.read_text(encoding="utf-8").splitlines()
-    for batch in map(json.loads, lines[(epoch.epoch - 1) * steps : epoch.epoch * steps]):
-        factor = learning_rate_factor(recipe.schedule, batch["step"] - 1, steps, recipe.epochs)
-        rate = recipe.optimizer.learning_rate * factor
-        _add_scalars(
-            board,
-            {"batch/loss": batch["loss"], "batch/accuracy": batch["accuracy"], "batch/learning rate": rate},
-            batch["step"],
-        )
+    steps, digits = run.task.steps, SPLIT_NAMES[run.config.split]
+    lines = run.directory.batches.read_bytes().splitlines()[(epoch.epoch - 1) * steps : epoch.epoch * steps]
+    for batch in map(msgspec.json.Decoder(BatchLog).decode, lines):
+        board.add_scalar("batch/loss", batch.loss, batch.step)
+        board.add_scalar("batch/accuracy", batch.accuracy, batch.step)
+        board.add_scalar("batch/learning rate", learning_rate(run.task, batch.step - 1), batch.step)
     scalars = {
         "epoch/train loss": epoch.train_loss,
         "epoch/train accuracy": epoch.train_accuracy,
-        f"epoch/{judged} accuracy": epoch.accuracy,
+        f"epoch/{digits} accuracy": epoch.accuracy,
         "epoch/images per second": epoch.images_per_second,
     }
-    _add_scalars(board, scalars, epoch.epoch)
+    for tag, value in scalars.items():
+        board.add_scalar(tag, value, epoch.epoch)
     board.flush()
 
 
@@ -81,11 +77,6 @@ def add_picture(board: "SummaryWriter", path: Path) -> None:
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     board.add_image(path.stem, pixels, dataformats="HWC")
-
-
-def _add_scalars(board: "SummaryWriter", scalars: dict[str, Any], step: int) -> None:
-    for tag, value in scalars.items():
-        board.add_scalar(tag, value, step)
 
 
 def _add_graph(board: "SummaryWriter", run: Run) -> None:

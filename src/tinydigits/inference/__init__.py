@@ -1,0 +1,1 @@
+"""Reading digits with NumPy alone: no torch."""

@@ -1,0 +1,1 @@
+"""Networks under a budget: found, trained, chosen."""
