@@ -144,7 +144,8 @@ def _count(number: int, unit: str) -> str:
 
 def print_proof(result: "StudyResult", proof: "ProofResult") -> None:
     """What `prove` shows in the end."""
-    from tinydigits.reports.tables import calibration_table, clause_table, interval_text, study_table
+    from tinydigits.inspection.clause_table import clause_table
+    from tinydigits.reports.tables import calibration_table, interval_text, study_table
 
     screen = stdout_console()
     screen.print(study_table(result))

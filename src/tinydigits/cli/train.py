@@ -248,7 +248,7 @@ def _show_pictures(board: "SummaryWriter", training: "Run") -> None:
     """Those of the run directory, and what the network still gets wrong."""
     from scipy.special import softmax
 
-    from tinydigits.evaluation.label_errors import MNIST_TEST_LABEL_ERRORS
+    from tinydigits.evaluation.label_errors import label_errors
     from tinydigits.evaluation.predictions import Evaluation
     from tinydigits.reports.plots import confusion_picture, mistakes_picture
     from tinydigits.training.rundir import load_predictions
@@ -256,8 +256,7 @@ def _show_pictures(board: "SummaryWriter", training: "Run") -> None:
 
     logits, labels = load_predictions(training.directory)
     evaluation = Evaluation(labels, softmax(logits, axis=1))
-    mnist_test = training.data.name == "mnist" and training.config.split == "test"
-    mistakes = evaluation.mistakes(24, MNIST_TEST_LABEL_ERRORS if mnist_test else {})
+    mistakes = evaluation.mistakes(24, label_errors(training.data, training.config.split))
     images = training.task.evaluation.images[[mistake.index for mistake in mistakes]].cpu().numpy()
     with tempfile.TemporaryDirectory() as directory:
         files = [Path(directory) / name for name in ("confusion.png", "mistakes.png")]

@@ -44,6 +44,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def confusion_matrix(labels: NDArray[np.uint8], predictions: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often each digit (row) was taken for each digit (column), int64 [10, 10].
+
+    Args:
+        labels: [N].
+        predictions: [N], or [S, N] of S seeds, which are counted together.
+    """
+    pairs = labels.astype(np.int64) * 10 + predictions
+    return np.bincount(pairs.ravel(), minlength=100).reshape(10, 10)
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """A model's predictions for labelled digits: `labels` uint8 [N] and `probabilities` float32 [N, 10]."""
@@ -88,8 +99,7 @@ class Evaluation:
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """How often each digit (row) was taken for each digit (column), int64 [10, 10]."""
-        pairs = self.labels.astype(np.int64) * 10 + self.predictions
-        return np.bincount(pairs, minlength=100).reshape(10, 10)
+        return confusion_matrix(self.labels, self.predictions)
 
     @property
     def per_digit(self) -> tuple[DigitResult, ...]:

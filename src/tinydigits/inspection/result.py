@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from tinydigits.inspection.clause_table import clause_table
 from tinydigits.inspection.trace import Pair
 from tinydigits.models.registry import Target
 from tinydigits.records import Clause, FormatBytes, Outcome, Record
@@ -24,7 +25,6 @@ _LEFT = ("name", "layer", "window")
 _LEGEND = """window: kernel; s stride, p padding, unless they are 1 and 0
 field: receptive field, jump: between neighbours, both in input pixels
 KiB: output in float32"""
-_STYLES = {"met": "green", "plausible": "yellow", "failed": "bold red", "not judged": "dim"}
 
 
 class Layer(Record, frozen=True):
@@ -284,10 +284,7 @@ def _print_reported(reported: DocumentCheck, console: Console) -> None:
 
 def _print_budget(budget: BudgetCheck, console: Console) -> None:
     console.print(f"\n[bold]Budget {escape_markup(budget.name)}[/bold], before training: {budget.verdict}")
-    table = Table("verdict", "clause", box=box.SIMPLE_HEAD, pad_edge=False)
-    for clause in budget.clauses:
-        table.add_row(Text(clause.verdict, style=_STYLES[clause.verdict]), Text(clause.sentence))
-    console.print(table)
+    console.print(clause_table(budget.clauses))
     if budget.open:
         console.print(f"Evaluated after training: {', '.join(budget.open)}", soft_wrap=True)
 

@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tinydigits.inspection.clause_table import VERDICT_STYLES
 from tinydigits.records import (
     LAST3,
     SPLIT_NAMES,
     Calibration,
-    Clause,
     DigitResult,
     FrontRow,
     Mistake,
@@ -28,8 +28,6 @@ from tinydigits.records import (
 
 if TYPE_CHECKING:
     from tinydigits.inspection.zoo import ZooModel
-
-_VERDICT_STYLES = {"met": "green", "plausible": "yellow", "failed": "bold red", "not judged": "dim"}
 
 
 def percent(fraction: float | None, decimals: int = 2) -> str:
@@ -265,7 +263,7 @@ def front_table(rows: Sequence[FrontRow], chosen: int) -> FittingTable:
 
 def studies_table(rows: Sequence[StudyRow]) -> FittingTable:
     """Studies and runs."""
-    digits = [f"{row.data}, {'test' if row.split == 'test' else 'validation'}" for row in rows]
+    digits = [f"{row.data}, {SPLIT_NAMES[row.split]}" for row in rows]
     accuracies = [percent(row.mean, 3) + ("" if row.sd is None else f" ± {in_points(row.sd)}") for row in rows]
     columns = (
         _Column("study or run", [Text(row.path) for row in rows], 0, "left"),
@@ -286,14 +284,6 @@ def studies_table(rows: Sequence[StudyRow]) -> FittingTable:
 def _verdicts_text(verdicts: Sequence[Verdict]) -> Text:
     text = Text()
     for number, verdict in enumerate(verdicts):
-        text.append(", " if number else "").append(verdict.verdict, _VERDICT_STYLES[verdict.verdict])
+        text.append(", " if number else "").append(verdict.verdict, VERDICT_STYLES[verdict.verdict])
         text.append(f" ({verdict.budget})" if verdict.budget else "", "dim")
     return text if verdicts else Text("–")
-
-
-def clause_table(clauses: Sequence[Clause]) -> Table:
-    """A budget's clauses, each with its verdict and the sentence that explains it."""
-    table = Table("verdict", "clause", box=box.SIMPLE_HEAD, pad_edge=False)
-    for clause in clauses:
-        table.add_row(Text(clause.verdict, style=_VERDICT_STYLES[clause.verdict]), Text(clause.sentence))
-    return table

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tinydigits.errors import RunError
 from tinydigits.evaluation.calibration import expected_calibration_error, softmax
+from tinydigits.evaluation.predictions import confusion_matrix
 from tinydigits.studies.results import Source
 from tinydigits.training.rundir import RunDirectory, load_predictions
 
@@ -72,8 +73,7 @@ class SeedPredictions:
     @property
     def confusion(self) -> NDArray[np.int64]:
         """How often each digit (row) was taken for each digit (column) by all seeds together, int64 [10, 10]."""
-        pairs = self.labels.astype(np.int64) * 10 + self.predictions
-        return np.bincount(pairs.ravel(), minlength=100).reshape(10, 10)
+        return confusion_matrix(self.labels, self.predictions)
 
     @property
     def per_digit(self) -> list[PerDigit]:

@@ -87,7 +87,7 @@ def run_config(
         values["model"] = model
     chosen = recipe or values.get("recipe")
     if not chosen:  # a model of another type is rejected with the whole config
-        chosen = own_recipe(values["model"]) if isinstance(values["model"], str) else "fast"
+        chosen = own_recipe(values["model"]) if isinstance(values["model"], str) else COMMON_RECIPE
     if isinstance(chosen, str):
         chosen = get_recipe(chosen)
     values["recipe"] = asdict(chosen) if isinstance(chosen, Recipe) else chosen
