@@ -1,5 +1,7 @@
 """The notebook docs/tour.ipynb: as it is kept, and executed from its first cell to its last."""
 
+import ast
+import inspect
 import json
 import os
 import re
@@ -7,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import tinydigits as td
 
 TOUR = Path(__file__).parent.parent / "docs" / "tour.ipynb"
 
@@ -27,6 +31,19 @@ def test_the_tour_has_fifteen_cells_without_outputs() -> None:
             compile(source, cell["id"], "exec")
             assert not re.search(r"(from|import) tinydigits(?! as td\n)", source)  # the public face alone
     assert len({cell["id"] for cell in cells}) == 15
+
+
+def test_the_tours_calls_fit_the_public_functions() -> None:
+    """The slow test runs them; this one notices at once when a parameter gets another name."""
+    called = set()
+    for cell in _notebook()["cells"]:
+        for node in ast.walk(ast.parse("".join(cell["source"]) if cell["cell_type"] == "code" else "")):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="td"), attr=name)):
+                    keywords = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+                    inspect.signature(getattr(td, name)).bind(*node.args, **keywords)
+                    called.add(name)
+    assert {"inspect", "train", "evaluate", "predict", "prove", "report"} <= called
 
 
 @pytest.mark.slow
