@@ -3,6 +3,7 @@ import functools
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -108,6 +109,38 @@ def closed_port() -> str:
 
 
 # --- found ---
+
+
+OTHER_NAMES = {
+    "a dot": lambda name: name.replace("-idx", ".idx"),
+    "test instead of t10k": lambda name: name.replace("t10k", "test"),
+    "upper case": str.upper,
+    "a directory for each": lambda name: f"{name}/{name}",
+    "underscores": lambda name: name.replace("-", "_"),
+    "names that nobody uses": lambda name: f"{name[::-1]}.bin",
+}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("rename", OTHER_NAMES.values(), ids=OTHER_NAMES)
+def test_mnist_is_found_under_other_names(
+    tmp_path: Path, small: dict[str, bytes], rename: Callable[[str], str], packed: bool
+) -> None:
+    for name, content in small.items():
+        path = tmp_path / rename(name + ".gz" * packed)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(gzip.compress(content) if packed else content)
+    (tmp_path / "notes.gz").write_bytes(b"\x1f\x8b")  # nothing else in the directory is in the way
+    (tmp_path / "same length").write_bytes(bytes(len(small["t10k-labels-idx1-ubyte"])))
+    os.mkfifo(tmp_path / "pipe")
+    assert len(load_mnist(tmp_path).test) == 50
+
+
+def test_a_damaged_file_under_another_name_is_named(tmp_path: Path, small: dict[str, bytes]) -> None:
+    for name, content in small.items():
+        (tmp_path / name.replace("-idx", ".idx")).write_bytes(content[:-1] if "t10k-images" in name else content)
+    with pytest.raises(DamagedDataError, match=r"t10k-images\.idx3-ubyte: .*cut off"):
+        load_mnist(tmp_path)
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["gzip", "plain"])

@@ -4,11 +4,12 @@ Y. LeCun, C. Cortes, C. Burges, CC BY-SA 3.0. Four IDX files, verified by the si
 *decompressed* bytes, because every mirror compresses them differently.
 """
 
+import contextlib
 import hashlib
 import io
-import itertools
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -100,7 +101,7 @@ def load_mnist(data_dir: Path | None = None, *, download: bool = True) -> DigitD
     """MNIST: 60,000 training digits, 5,000 of them for validation by the fixed rule, and 10,000 test digits.
 
     Looks in `data_dir` alone if it is given; otherwise in `$TINYDIGITS_DATA`, then in the user cache, then downloads
-    into that. `MNIST/raw` below a directory is found too (torchvision's layout).
+    into that. `MNIST/raw` below a directory is found too (torchvision's layout), and so are the files' other names.
 
     Raises:
         DataNotFoundError: it is not in these directories, and there is no network.
@@ -183,19 +184,47 @@ def fetch_mnist(directory: Path) -> None:
 
 
 def _files_in(directory: Path) -> dict[str, Path]:
-    """Those of the four files that are in `directory`, or else in its `MNIST/raw`; plain before compressed."""
-    for folder in (directory, directory / "MNIST" / "raw"):
-        found = {}
-        for file, suffix in itertools.product(FILES, (".gz", "")):
-            path = folder / f"{file.name}{suffix}"
-            try:
-                if path.is_file():
-                    found[file.name] = path
-            except OSError as error:  # a directory that may not be read
-                raise _unreadable(path, error) from error
+    """Those of the four files that are in `directory`, or else in a directory below it where programs put them.
+
+    A name in use decides, then the content. Plain files come before compressed ones.
+    """
+    for folder in (directory, *(directory / name for name in ("MNIST/raw", "MNIST", "mnist", "raw"))):
+        try:
+            paths = sorted(folder.iterdir()) if folder.is_dir() else []
+            # Kaggle's archive has each file in a directory of the same name.
+            paths = [inner if inner.is_file() else path for path in paths for inner in [path / path.name]]
+            paths = [path for path in paths if path.is_file()]
+            found = {file.name: path for path in reversed(paths) for file in FILES if _is_called(path.name, file)}
+            for path in paths if len(found) < len(FILES) else []:
+                for file in FILES:
+                    if file.name not in found and _contains(path, file):
+                        found[file.name] = path
+        except OSError as error:  # a directory that may not be read
+            raise _unreadable(folder, error) from error
         if found:
             return found
     return {}
+
+
+def _is_called(name: str, file: IdxFile) -> bool:
+    """Whether a name in use is that of the file: `train-images.idx3-ubyte`, `test_labels-idx1-ubyte.gz`."""
+    plain = re.sub(r"[._]", "-", name.lower().removesuffix(".gz"))
+    return re.sub(r"^test-", "t10k-", plain) == file.name
+
+
+def _contains(path: Path, file: IdxFile) -> bool:
+    """Whether the content is that of the file; read only if its length is, which gzip keeps in the last four bytes."""
+    with path.open("rb") as content:
+        packed = content.read(2) == GZIP_MAGIC
+        size_bytes = content.seek(0, os.SEEK_END)
+        if packed:
+            content.seek(max(0, size_bytes - 4))
+            size_bytes = int.from_bytes(content.read(), "little")
+    if size_bytes != file.size_bytes:
+        return False
+    with contextlib.suppress(DamagedDataError):
+        return len(_verified(file, path.read_bytes(), str(path))) > 0
+    return False
 
 
 def _digit_data(arrays: dict[str, NDArray[np.uint8]]) -> DigitData:
