@@ -28,6 +28,7 @@ from tinydigits.inference.graph import Graph
 from tinydigits.inference.int8 import Int8Graph
 from tinydigits.inference.store import load_graph, packaged_graph
 from tinydigits.models.registry import list_models
+from tinydigits.pictures.preprocess import preprocess
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 SANITIZERS = "-fsanitize=address,undefined"  # what they find is on stderr, and fails the run
@@ -293,6 +294,73 @@ def test_two_models_live_in_one_program(tmp_path: Path, compiler: str) -> None:
     rejected = first.integer_threshold is not None and wanted.max() < first.integer_threshold
     other = int8.run(second, image[None]).argmax()
     assert done.stdout.split() == [str(-1 if rejected else wanted.argmax()), str(other)]
+
+
+# The documentation
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/microcontroller.md"])
+def test_the_documented_c_reads_a_digit(tmp_path: Path, page: str, compiler: str) -> None:
+    """A frame of 160×120 as a camera gives it, wider than high; without a preprocessor, MNIST's own form."""
+    text = (Path(__file__).parent.parent.parent / page).read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"^```c\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (name,) = set(re.findall(r'"(\w+)\.h"', snippet)) - {"tinydigits_preprocess"}
+    write_c(shipped("int8", name.replace("_", "-")), tmp_path)
+    frames = images = digits()[:20]
+    if "160" in snippet:  # dark ink on light paper, on the right of it
+        ink = np.zeros((20, 120, 160), np.uint8)
+        ink[:, 20:104, 70:154] = images.repeat(3, axis=1).repeat(3, axis=2) * 0.8
+        frames = 230 - ink
+        images = np.stack([preprocess(frame) for frame in frames])
+    rows = ",\n".join(f"{{{', '.join(map(str, frame.ravel()))}}}" for frame in frames)
+    (tmp_path / "firmware.c").write_text(
+        f"{snippet}\n#include <stdio.h>\nstatic const uint8_t frames[][{frames[0].size}] = {{\n{rows}}};\n"
+        'int main(void) {\n    for (int i = 0; i < 20; i++)\n        printf("%d ", read_digit(frames[i]));\n'
+        "    return 0;\n}\n"
+    )
+    sources = [str(path) for path in tmp_path.glob("*.c") if path.name != "main.c"]
+    subprocess.run([compiler, *SANITIZED[compiler], *sources, "-o", str(tmp_path / "firmware")], check=True)
+    done = subprocess.run([str(tmp_path / "firmware")], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    labels = [int(label) for label in done.stdout.split()]
+    assert len(set(labels)) > 5
+    assert labels == run_c(tmp_path, images, compiler=compiler)[0].tolist()
+
+
+# As C++: a firmware's sketch, and the sources themselves
+
+CPLUSPLUS = {
+    "strict": ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-O1"),
+    "Arduino": ("-std=gnu++11", "-fpermissive", "-fno-exceptions", "-ffunction-sections", "-flto", "-Os", "-w"),
+}
+
+
+@pytest.mark.parametrize("flags", CPLUSPLUS.values(), ids=CPLUSPLUS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("language", ["c", "c++"])
+def test_a_sketch_in_cplusplus_reads_a_digit(tmp_path: Path, kind: str, language: str, flags: tuple[str, ...]) -> None:
+    """The sketch is C++ always; the exported sources are compiled as what Arduino takes `.c` for, and as C++ too."""
+    if not shutil.which("g++"):
+        pytest.skip("needs g++")
+    graph, image = shipped(kind), digits()[0]
+    files = [path for path in write_c(graph, tmp_path) if path.suffix == ".c" and path.name != "main.c"]
+    sketch = tmp_path / "sketch.cpp"
+    sketch.write_text(
+        '#include <cstdio>\n#include "tiny_10k.h"\n#include "tinydigits_preprocess.h"\n'
+        f"static const uint8_t image[784] = {{{', '.join(map(str, image.ravel()))}}};\n"
+        "static int32_t work[TINYDIGITS_WORK_BYTES(28, 28) / 4 + 1];\n"
+        "int main() {\n    static tiny_10k_arena arena;\n    tiny_10k_logit logits[10];\n    uint8_t again[784];\n"
+        "    int done = tinydigits_preprocess(image, 28, 28, work, again);\n"
+        '    std::printf("%d %d", done, tiny_10k_predict(image, &arena, logits));\n}\n'
+    )
+    objects = []
+    for path in (*files, sketch):
+        compiler = ["gcc", "-x", "c"] if path != sketch and language == "c" else ["g++", "-x", "c++", *flags]
+        objects.append(str(path.with_suffix(".o")))
+        subprocess.run([*compiler, "-c", str(path), "-o", objects[-1]], check=True)
+    subprocess.run(["g++", *objects, "-o", str(tmp_path / "sketch")], check=True)
+    done = subprocess.run([str(tmp_path / "sketch")], capture_output=True, text=True, check=True)
+    assert done.stdout == f"0 {reference(graph, image[None])[0].argmax()}"
 
 
 # The example

@@ -1,3 +1,9 @@
+#ifdef __cplusplus
+#define RESTRICT /* C++ has none */
+#else
+#define RESTRICT restrict
+#endif
+
 #ifdef __OPTIMIZE_SIZE__
 #define KERNEL static /* one for all layers */
 #else
@@ -22,7 +28,7 @@ struct scale {
     int channels, shift;
 };
 
-KERNEL void requantise(const struct scale *s, const int32_t *sums, uint8_t *restrict out)
+KERNEL void requantise(const struct scale *s, const int32_t *sums, uint8_t *RESTRICT out)
 {
     uint8_t bytes[MOST_CHANNELS]; /* those that fill up the last vector are dropped */
     for (int o = 0; o < CHANNELS(s->channels); o++) {
@@ -76,7 +82,7 @@ KERNEL void convolve(const uint8_t *strip, int width, int step, const int8_t *we
 
 /* The same of each channel by itself; `sums` has space for the channels that fill up the last vector. */
 KERNEL void multiply_depthwise(const uint8_t *window, const int8_t *weight, int pixels, int channels,
-                               int32_t *restrict sums)
+                               int32_t *RESTRICT sums)
 {
     for (int o = 0; o < PADDED(channels); o++) {
         int32_t sum = 0;
@@ -115,7 +121,7 @@ KERNEL void average(const uint8_t *strip, int width, int step, int pixels, const
     }
 }
 
-KERNEL void maximum(const uint8_t *strip, int width, int step, int pixels, int channels, uint8_t *restrict out,
+KERNEL void maximum(const uint8_t *strip, int width, int step, int pixels, int channels, uint8_t *RESTRICT out,
                     int pitch)
 {
     for (; width > 0; width--, strip += step, out += pitch)

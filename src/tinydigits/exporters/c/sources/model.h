@@ -6,6 +6,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define {{MODEL}}_ARENA_BYTES {{arena}}{{scale}}
 
 typedef {{logit}} {{model}}_logit;
@@ -24,6 +28,10 @@ int {{model}}_predict(const uint8_t image[784], {{model}}_arena *arena, {{model}
 /* The first model that is included also has the common name. */
 #ifndef tinydigits_predict
 #define tinydigits_predict {{model}}_predict
+#endif
+
+#ifdef __cplusplus
+}
 #endif
 
 #endif

@@ -534,16 +534,12 @@ static int cut_out(const struct picture *p, int32_t ink, uint8_t *out)
 
 int tinydigits_preprocess(const uint8_t *gray, int32_t width, int32_t height, void *work, uint8_t out[784])
 {
-    struct picture p = {0};
+    struct picture p = {(struct work *)work, gray, height, width, 0, 0, 0, 0};
     int32_t i, ink;
     if (width < 1 || height < 1 || width > TINYDIGITS_MAX_PIXELS / height)
         return TINYDIGITS_BAD_SIZE;
     for (i = 0; i < SIZE * SIZE; i++)
         out[i] = 0;
-    p.work = work;
-    p.gray = gray;
-    p.height = height;
-    p.width = width;
     reduce(&p);
     p.level = border_level(&p);
     if (p.level < 0)

@@ -6,6 +6,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define TINYDIGITS_MAX_PIXELS 64000000
 
 /* What tinydigits_preprocess returns. */
@@ -23,5 +27,9 @@
 /* gray: width x height grey levels, row by row, 0 is black. work: TINYDIGITS_WORK_BYTES(width, height) bytes, aligned
    as int32_t is. out: 28x28. */
 int tinydigits_preprocess(const uint8_t *gray, int32_t width, int32_t height, void *work, uint8_t out[784]);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
