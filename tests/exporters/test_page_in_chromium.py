@@ -112,6 +112,37 @@ def test_written_digits_are_read(
         browser.click("#clear")
 
 
+@pytest.mark.parametrize("size", [0.35, 0.2, 0.12])
+@pytest.mark.parametrize("corner", [(0.0, 0.0), (0.85, 0.85)])
+def test_small_digits_in_a_corner_are_read(browser: Chromium, size: float, corner: tuple[float, float]) -> None:
+    for digit in (3, 5, 8):
+        write(browser, digit, size=size, corner=(min(corner[0], 1 - size), min(corner[1], 1 - size)))
+        assert prediction(browser) == str(digit)
+        browser.click("#clear")
+
+
+def test_a_mark_as_small_as_the_pen_is_no_digit(browser: Chromium) -> None:
+    left, top, width, height = browser.box("#field")
+    for points in (((0.5, 0.5),), ((0.2, 0.2), (0.23, 0.22)), ((0.7, 0.3), (0.7, 0.37))):
+        browser.stroke([(left + width * x, top + height * y) for x, y in points])
+        assert (prediction(browser), text(browser, "verdict")) == ("–", "No digit")
+        browser.click("#clear")
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (844, 390)])
+def test_a_phone_shows_all_ten_bars_and_no_keys(browser: Chromium, width: int, height: int) -> None:
+    browser.window(width, height, touch=True)
+    write(browser, 7, kind="touch")
+    ends = browser.run("[...bars.children].map((bar) => bar.getBoundingClientRect().bottom)")
+    assert len(ends) == 10
+    assert max(ends) <= height
+    assert browser.run("scrollY") == 0
+    assert "Ctrl" not in (shown := browser.run("document.body.innerText"))
+    assert "Keyboard" not in shown
+    assert "< 0.1 %" in text(browser, "bars")
+    assert not re.search(r"(?<![\d.])0 %", text(browser, "bars"))
+
+
 def test_the_answer_grows_with_the_stroke_and_is_said_at_its_end(browser: Chromium) -> None:
     left, top, width, height = browser.box("#field")
     points = [(left + width * x, top + height * y) for x, y in ((0.2, 0.1), (0.7, 0.1), (0.4, 0.9))]

@@ -44,6 +44,24 @@ def choose(browser: Chromium, model: str) -> None:
     )
 
 
+def test_networks_are_listed_by_size(browser: Chromium) -> None:
+    facts = browser.run(
+        "[...document.getElementById('model').options].map((option) => JSON.parse(option.dataset.facts))"
+    )
+    sizes = [network["parameters"] for network in facts]
+    assert len(sizes) > 10
+    assert sizes == sorted(sizes)
+    assert browser.run("document.getElementById('model').value") == "tiny-10k"
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (844, 390)])
+def test_a_phone_shows_all_ten_bars(browser: Chromium, width: int, height: int) -> None:
+    browser.window(width, height, touch=True)
+    write(browser, 7, kind="touch")
+    assert browser.run("Math.max(...[...bars.children].map((bar) => bar.getBoundingClientRect().bottom))") <= height
+    assert browser.run("scrollY") == 0
+
+
 @pytest.mark.parametrize(
     ("width", "height", "kind", "written"),
     [
@@ -74,7 +92,7 @@ def test_each_digit_is_read(
 def test_networks_are_switched_and_the_facts_with_them(browser: Chromium, served: Served) -> None:
     models = {model["model"]: model for model in served.get("/models").json}
     options = browser.run("[...document.getElementById('model').options].map((o) => [o.value, o.innerText])")
-    assert [name for name, _ in options] == list(models)
+    assert sorted(name for name, _ in options) == sorted(models)
     write(browser, 4)
     for name, label in reversed(options):
         choose(browser, name)
@@ -143,8 +161,9 @@ def test_all_of_it_by_keyboard_alone(browser: Chromium) -> None:
     browser.wait("!document.getElementById('map').hidden")
     assert text(browser, "status") == "Where the network looked for its 1 is shown."
     browser.run("document.getElementById('model').focus()")
-    browser.key("ArrowDown")
-    browser.wait("document.getElementById('model').selectedIndex === 1")
+    before = browser.run("document.getElementById('model').selectedIndex")
+    browser.key("ArrowUp")
+    browser.wait(f"document.getElementById('model').selectedIndex === {before - 1}")
 
 
 def test_a_photograph_is_read(browser: Chromium, tmp_path: Path) -> None:

@@ -131,8 +131,11 @@ def _add_page(app: FastAPI, path: str, text: str, policy: str) -> None:
 
 def _home_page(networks: list[ServedNetwork]) -> tuple[str, str]:
     """The exported page with several networks, a camera and an explanation; pictures stay in the browser."""
-    facts = [(html.escape(n.name), html.escape(n.facts.model_dump_json())) for n in networks]
-    options = "".join(f'<option value="{name}" data-facts="{values}">' for name, values in facts)
+    options = "".join(
+        f'<option value="{html.escape(network.name)}" data-facts="{html.escape(network.facts.model_dump_json())}"'
+        f"{' selected' if network is networks[0] else ''}>"
+        for network in sorted(networks, key=lambda network: network.facts.parameters)
+    )
     _, *parts = re.split(r"<!-- (\w+) -->\n", filled("browser/assets/serve.html", options=options))
     contents = dict(zip(parts[::2], parts[1::2], strict=True))
     return drawing_page(networks[0].graph, contents, addition="serve", connect="'self'")

@@ -93,8 +93,9 @@ def write_html(graph: Graph | Int8Graph, path: Path, facts: Mapping[str, str]) -
 
 
 def _slim(assets: list[str]) -> str:
-    """Assets without indentation: a page with 20,000 parameters in float32 has no space for it."""
-    return re.sub(r"(?m)^ +", "", "".join(template(f"browser/assets/{name}") for name in assets))
+    """Assets without indentation and comments: a page with 20,000 parameters in float32 has no space for them."""
+    text = "".join(template(f"browser/assets/{name}") for name in assets)
+    return re.sub(r"(?m)^ *(/\*(?s:.*?)\*/\n|//.*\n|\n)|^ +", "", text)
 
 
 def _source(text: str) -> str:

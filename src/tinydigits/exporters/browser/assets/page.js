@@ -5,7 +5,9 @@
 
 const PAPER = 280; // side of the picture made of strokes …
 const MARGIN = 20; // … and of empty paper around it, so that a stroke along the edge is not taken for paper
-const PEN = 12; // radius of the pen, in the same pixels
+const PEN = 12; // radius of the pen, in the same pixels …
+const THINNEST = 3; // … and of that which a small drawing is read with …
+const RELATIVE = 0.06; // … as a fraction of the drawing's longer side, about that of MNIST's digits
 const STEP = 1 / 28; // of the keyboard's pen
 const PAUSE = 60; // milliseconds between predictions while a stroke grows
 const STRIP = 4_000_000; // pixels that are taken from a picture file at a time
@@ -213,28 +215,37 @@ function grayPicture(bitmap) {
 
 /* From strokes to a prediction */
 
-/** Strokes as a picture, light ink on black, with smooth edges. */
+/** The longer side of what the strokes' middle lines cover, in pixels of the picture. */
+function extent(strokes) {
+  const [first, ...rest] = strokes.flat();
+  const [low, high] = [Math.min, Math.max].map((choose) =>
+    rest.reduce((ends, point) => ends.map((end, axis) => choose(end, point[axis])), first));
+  return PAPER * Math.max(high[0] - low[0], high[1] - low[1]);
+}
+
+/** Strokes as a picture, light ink on black, with smooth edges. The pen is as thin as the drawing is small. */
 function inkedPicture(strokes) {
   const side = PAPER + 2 * MARGIN;
   const picture = { data: new Uint8Array(side * side), height: side, width: side };
+  const pen = clamp(RELATIVE * extent(strokes), THINNEST, PEN);
   for (const points of strokes) {
     const pixels = points.map((point) => point.map((at) => MARGIN + PAPER * at));
-    pixels.forEach((to, i) => inkSegment(picture, pixels[Math.max(0, i - 1)], to));
+    pixels.forEach((to, i) => inkSegment(picture, pen, pixels[Math.max(0, i - 1)], to));
   }
   return picture;
 }
 
-function inkSegment({ data, width }, [x0, y0], [x1, y1]) {
+function inkSegment({ data, width }, pen, [x0, y0], [x1, y1]) {
   const [dx, dy] = [x1 - x0, y1 - y0];
   const length = dx * dx + dy * dy;
-  const first = (a, b) => Math.max(0, Math.floor(Math.min(a, b) - PEN - 1));
-  const end = (a, b) => Math.min(width, Math.ceil(Math.max(a, b) + PEN + 1));
+  const first = (a, b) => Math.max(0, Math.floor(Math.min(a, b) - pen - 1));
+  const end = (a, b) => Math.min(width, Math.ceil(Math.max(a, b) + pen + 1));
   for (let y = first(y0, y1); y < end(y0, y1); y++) {
     for (let x = first(x0, x1); x < end(x0, x1); x++) {
       const [px, py] = [x + 0.5 - x0, y + 0.5 - y0];
       const along = length ? clamp((px * dx + py * dy) / length, 0, 1) : 0;
       const distance = Math.sqrt((px - along * dx) ** 2 + (py - along * dy) ** 2);
-      const ink = Math.round(255 * clamp(PEN + 0.5 - distance, 0, 1));
+      const ink = Math.round(255 * clamp(pen + 0.5 - distance, 0, 1));
       if (ink > data[y * width + x]) data[y * width + x] = ink;
     }
   }
@@ -246,7 +257,10 @@ function predict() {
   timer = 0;
   write("message", "");
   if (!drawing.photo && !drawing.strokes.length) {
-    return show(null, "Nothing drawn yet", "Large or small, anywhere on the paper.");
+    return show(null, "Nothing drawn yet", "Large or small, anywhere on the paper. It reads digits only.");
+  }
+  if (!drawing.photo && extent(drawing.strokes) <= 2 * PEN) {
+    return show(null, "No digit", "A mark as small as the pen is none. Write it larger.");
   }
   const found = preprocess(drawing.photo ? drawing.photo.picture : inkedPicture(drawing.strokes));
   if (found === null) {
@@ -265,7 +279,8 @@ function predict() {
 
 function percent(score) {
   if (score > 0.9995) return ">\u00a099.9\u00a0%";
-  return score < 0.0005 ? "0\u00a0%" : `${(100 * score).toFixed(1)}\u00a0%`;
+  if (score === 0) return "0\u00a0%";
+  return score < 0.0005 ? "<\u00a00.1\u00a0%" : `${(100 * score).toFixed(1)}\u00a0%`;
 }
 
 /* Output */
