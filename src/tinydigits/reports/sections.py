@@ -17,7 +17,6 @@ from tinydigits.reports.tables import duration, in_points, interval_text, percen
 
 if TYPE_CHECKING:
     from tinydigits.data.dataset import Dataset
-    from tinydigits.inspection.result import Layer
     from tinydigits.records import Calibration, Verdict
     from tinydigits.studies.predictions import MisclassifiedDigit, SeedPredictions
     from tinydigits.studies.report_data import Explained, ReportData
@@ -239,49 +238,22 @@ def network_section(data: "ReportData") -> Html:
     network = data.network
     if isinstance(network, str):
         return missing(network)
-    headings = ["#", "name", "layer", "window", "output", "parameters", "MACs", "field", "jump"]
-    rows = [_layer_row(number, layer) for number, layer in enumerate(network.layers, start=1)]
-    total = ["", "", "total", "", "", f"{network.parameters:,}", f"{network.macs:,}", "", ""]
-    if all(layer.name.replace(".", "").isdigit() for layer in network.layers):
-        for cells in [headings, *rows, total]:
-            del cells[1]
+    columns = network.columns()
+    totals = {"layer": "total", "params": f"{network.parameters:,}", "MACs": f"{network.macs:,}"}
     notes = (
         "Window: kernel; s stride, p padding unless they are 1 and 0. Field: receptive field; jump: distance between "
-        "neighbours; both in input pixels. MACs: multiply-accumulates of convolutions and linear layers for one digit."
+        "neighbours; both in input pixels. MACs: multiply-accumulates of convolutions and linear layers for one digit. "
+        "KiB: output in float32."
     )
-    numbers = headings.index("output")
-    body = table("Layers of the network", headings, rows, numbers=numbers, foot=[total], class_="layers")
+    body = table(
+        "Layers of the network",
+        list(columns),
+        zip(*columns.values(), strict=True),
+        numbers=list(columns).index("output"),
+        foot=[[totals.get(heading, "") for heading in columns]],
+        class_="layers",
+    )
     return join([body, paragraph(notes, "note"), bullets(network.findings) if network.findings else None])
-
-
-def _layer_row(number: int, layer: "Layer") -> list[str]:
-    shape = "×".join(map(str, layer.output_shape))
-    counts = [f"{count:,}" if count else "–" for count in (layer.parameters, layer.macs)]
-    return [
-        str(number),
-        layer.name,
-        layer.kind,
-        window(layer),
-        shape,
-        *counts,
-        *map(pair, (layer.receptive_field, layer.jump)),
-    ]
-
-
-def window(layer: "Layer") -> str:
-    """A layer's kernel as `3×3 s2 p1`: stride and padding unless they are 1 and 0; empty without a kernel."""
-    if layer.kernel is None:
-        return ""
-    stride = f" s{pair(layer.stride)}" if layer.stride != (1, 1) else ""
-    padding = f" p{pair(layer.padding)}" if layer.padding != (0, 0) else ""
-    return "×".join(map(str, layer.kernel)) + stride + padding
-
-
-def pair(lengths: tuple[int, int] | None) -> str:
-    """Height and width as `3×5`, or `3` if they are equal; a dash for None."""
-    if lengths is None:
-        return "–"
-    return str(lengths[0]) if lengths[0] == lengths[1] else f"{lengths[0]}×{lengths[1]}"
 
 
 def mistakes_section(data: "ReportData") -> Html:
