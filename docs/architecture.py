@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinydigits.inspection.result import Layer
+from tinydigits.inspection.result import Layer, times, window
 from tinydigits.reports.style import BLUE, GREEN, GREY, VERMILION, page, style, write
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tinydigits.records import LAST3
 from tinydigits.reports.analysis import evaluation_digits, points, short_name
-from tinydigits.reports.charts import Bar, interval_chart, letter, look
+from tinydigits.reports.charts import interval_chart, letter, look
 from tinydigits.reports.html import page
 from tinydigits.reports.markup import Html, join, table, tag
 from tinydigits.reports.sections import (
@@ -155,21 +155,18 @@ def _verdicts(source: "Source") -> str:
 def _differences(sources: "Sequence[Source]", differences: "Sequence[Difference] | str") -> Html:
     if isinstance(differences, str):
         return missing(differences)
-    bars = [
-        Bar(letter(number), found.difference, found.interval, look(number))
-        for number, found in enumerate(differences, start=1)
-    ]
     label = "Differences of accuracy from A: " + "; ".join(
-        f"{bar.name} {_signed(bar.difference)} points, from {' to '.join(map(_signed, bar.interval))}" for bar in bars
+        f"{letter(number)} {_signed(found.difference)} points, from {' to '.join(map(_signed, found.interval))}"
+        for number, found in enumerate(differences, start=1)
     )
-    picture = figure(interval_chart(bars, label), "Difference from A with its 95 % interval")
+    picture = figure(interval_chart(differences, label), "Difference from A with its 95 % interval")
     notes = ["Right of the line: better than A. Both are resampled on the same digits, each with its own seeds."]
     if min(source.result.n for source in sources) < _ENOUGH_SEEDS:
         notes.append(
             f"With fewer than {_ENOUGH_SEEDS} seeds a side, this compares trained weights, and says little about other "
             "seeds."
         )
-    if len(bars) > 1:
+    if len(differences) > 1:
         notes.append("Each comparison is at 95 % on its own: of twenty without a difference, about one would show one.")
     words = tag("div", *(paragraph(note, "note") for note in notes))
     return tag("div", picture, words, class_="pictures")

@@ -8,16 +8,15 @@ import numpy as np
 from msgspec.structs import asdict
 from numpy.typing import NDArray
 
-from tinydigits.records import LAST3
 from tinydigits.reports import analysis, charts
 from tinydigits.reports.analysis import evaluation_digits, plural
-from tinydigits.reports.charts import Dots, Frame, Polyline, legend, letter, look, zoom
+from tinydigits.reports.charts import Frame, Polyline, legend, letter, look, zoom
 from tinydigits.reports.markup import Html, digit_picture, facts, heat_picture, join, scrolling, table, tag, text
-from tinydigits.reports.tables import duration, in_points, interval_text, percent
+from tinydigits.reports.tables import calibration_figures, duration, in_points, interval_text, percent, seed_columns
 
 if TYPE_CHECKING:
     from tinydigits.data.dataset import Dataset
-    from tinydigits.records import Calibration, Verdict
+    from tinydigits.records import Calibration, StudyResult, Verdict
     from tinydigits.studies.predictions import MisclassifiedDigit, SeedPredictions
     from tinydigits.studies.report_data import Explained, ReportData
     from tinydigits.studies.results import Source
@@ -112,7 +111,7 @@ def curves_section(sources: "Sequence[Source]") -> Html:
     """All seeds: accuracy and loss over the epochs, and where they end; of a single source, also as a table."""
     pictures = [accuracy_curves(sources), final_dots(sources), loss_curves(sources)]
     if len(sources) == 1 and sources[0].result.n > 1:
-        pictures.append(_seed_table(sources[0]))
+        pictures.append(_seed_table(sources[0].result))
     if not any(pictures):
         return missing("the curves. Their files are missing.")
     return tag("div", *pictures, class_="pictures")
@@ -166,13 +165,12 @@ def final_dots(sources: "Sequence[Source]") -> Html | None:
     if all(source.result.n < 2 for source in sources):
         return None
     alone = len(sources) == 1
-    groups, entries, ends = [], [], []
+    groups = [[run.accuracy for run in source.result.runs] for source in sources]
+    entries, ends = [], []
     for number, source in enumerate(sources):
-        group = Dots(letter(number), [run.accuracy for run in source.result.runs], look(number))
-        groups.append(group)
-        entries.append(("mean of the seeds" if alone else lettered(number, source), f"thick {group.style}"))
-        ends.append(("" if alone else f"{source.name}: ") + ", ".join(map(percent, group.values)))
-    values = [accuracy for group in groups for accuracy in group.values]
+        entries.append(("mean of the seeds" if alone else lettered(number, source), f"thick {look(number)}"))
+        ends.append(("" if alone else f"{source.name}: ") + ", ".join(map(percent, groups[number])))
+    values = [accuracy for group in groups for accuracy in group]
     target = sources[0].target if alone else None
     if target is not None:
         values.append(target)
@@ -211,26 +209,11 @@ def _mean(curves: Sequence[Sequence[float]]) -> list[float]:
     return [sum(values) / len(values) for values in zip(*curves, strict=False)]
 
 
-def _seed_table(source: "Source") -> Html:
-    result, final = source.result, source.result.final
-    headings, columns, summaries = ["seed", "final epoch"], [[run.accuracy for run in result.runs]], [final]
-    if result.epochs >= LAST3:
-        headings.append("mean of the last three")
-        columns.append([run.accuracy_last3 for run in result.runs])
-        summaries.append(result.last3)
-    if result.epochs > 1:
-        headings.append(f"best on {source.evaluated_on} (optimistic)")
-        columns.append([run.accuracy_best for run in result.runs])
-    rows = [[str(seed), *map(percent, values)] for seed, *values in zip(result.seeds, *columns, strict=True)]
-    foot = [["mean", *(percent(summary.mean, 3) for summary in summaries)]]
-    if final.sd is not None:
-        foot.append(["sd (points)", *(in_points(summary.sd) for summary in summaries)])
-    if final.lower_bound is not None:
-        foot.append(["lower bound", *(percent(summary.lower_bound, 3) for summary in summaries)])
-    for cells in foot:
-        cells += [""] * (len(headings) - len(cells))
+def _seed_table(study: "StudyResult") -> Html:
+    columns = seed_columns(study)
+    cells, totals = (zip(*each, strict=True) for each in zip(*columns.values(), strict=True))
     caption = "Accuracy of every seed, and 95 % lower bound of the mean"
-    return table(caption, headings, rows, numbers=1, foot=foot)
+    return table(caption, list(columns), cells, numbers=1, foot=list(totals))
 
 
 def network_section(data: "ReportData") -> Html:
@@ -382,18 +365,12 @@ def _coverage_table(fitted: "Calibration") -> Html | None:
 
 
 def _calibration_tables(fitted: "Calibration") -> Html:
-    rows = [
-        ("temperature", f"{fitted.temperature:.3f}"),
-        ("calibration error (ECE) before", percent(fitted.ece_before)),
-        ("calibration error (ECE) after", percent(fitted.ece_after)),
-        ("max logit below which it is “no digit”", f"{fitted.threshold:.3f}"),
-        ("digits kept by this threshold", percent(fitted.coverage)),
-    ]
-    rejected = [(kind.replace("_", " "), percent(fraction, 1)) for kind, fraction in fitted.rejected.items()]
     digits = f"{fitted.digits:,} validation digits" if fitted.digits is not None else "validation digits"
-    first = table(f"Fitted with the calibration run on {digits}", ["what", "value"], rows, numbers=1)
-    if not rejected:
+    caption = f"Fitted with the calibration run on {digits}"
+    first = table(caption, ["what", "value"], calibration_figures(fitted), numbers=1)
+    if not fitted.rejected:
         return first
+    rejected = [(kind.replace("_", " "), percent(fraction, 1)) for kind, fraction in fitted.rejected.items()]
     return tag("div", first, table("Pictures that are no digits", ["kind", "rejected"], rejected, numbers=1))
 
 

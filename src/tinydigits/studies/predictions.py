@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tinydigits.errors import RunError
 from tinydigits.evaluation.calibration import expected_calibration_error, softmax
 from tinydigits.evaluation.predictions import confusion_matrix
+from tinydigits.records import Mistake
 from tinydigits.studies.results import Source
 from tinydigits.training.rundir import RunDirectory, load_predictions
 
@@ -17,28 +18,21 @@ BINS = 10
 """How many equally wide bins of confidence a reliability diagram has."""
 
 
-@dataclass(frozen=True)
-class MisclassifiedDigit:
+class MisclassifiedDigit(Mistake, frozen=True):
     """A digit that `seeds` seeds misclassify: `predicted` by most of these, `confidence` their mean."""
 
-    index: int
-    label: int
-    predicted: int
     seeds: int
-    confidence: float
-    label_error: str | None
 
 
 @dataclass(frozen=True)
 class PerDigit:
-    """How one digit fared: its examples, the errors of all seeds, and the accuracy: mean, worst and best seed."""
+    """How one digit fared: its examples, the errors of all seeds, and the accuracy: mean and worst seed."""
 
     digit: int
     total: int
     errors: int
     accuracy: float
     lowest: float
-    highest: float
 
 
 @dataclass(frozen=True)
@@ -81,9 +75,8 @@ class SeedPredictions:
         rows = []
         for digit in np.unique(self.labels).tolist():
             correct = self.correct[:, self.labels == digit]  # [S, examples]
-            errors, accuracies = int((~correct).sum()), correct.mean(axis=1).tolist()
-            total, accuracy = correct.shape[1], float(correct.mean())
-            rows.append(PerDigit(digit, total, errors, accuracy, min(accuracies), max(accuracies)))
+            errors, lowest = int((~correct).sum()), float(correct.mean(axis=1).min())
+            rows.append(PerDigit(digit, correct.shape[1], errors, float(correct.mean()), lowest))
         return rows
 
     def misclassified(self, label_errors: Mapping[int, str]) -> list[MisclassifiedDigit]:
@@ -95,9 +88,15 @@ class SeedPredictions:
         wrong = ~self.correct
         for index in np.flatnonzero(wrong.any(axis=0)).tolist():
             seeds = wrong[:, index]
-            label, predicted = int(self.labels[index]), int(np.bincount(self.predictions[seeds, index]).argmax())
-            count, confidence = int(seeds.sum()), float(self.confidences[seeds, index].mean())
-            rows.append(MisclassifiedDigit(index, label, predicted, count, confidence, label_errors.get(index)))
+            digit = MisclassifiedDigit(
+                index=index,
+                label=int(self.labels[index]),
+                predicted=int(np.bincount(self.predictions[seeds, index]).argmax()),
+                confidence=float(self.confidences[seeds, index].mean()),
+                label_error=label_errors.get(index),
+                seeds=int(seeds.sum()),
+            )
+            rows.append(digit)
         return sorted(rows, key=lambda row: (-row.seeds, -row.confidence, row.index))
 
     def reliability(self, *, calibrated: bool) -> list[Bin]:

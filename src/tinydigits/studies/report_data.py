@@ -17,7 +17,7 @@ from tinydigits.data.dataset import Dataset, DigitData
 from tinydigits.data.mnist import load_mnist
 from tinydigits.data.normalize import Normalization
 from tinydigits.data.sources import load_dataset
-from tinydigits.errors import DataError, ModelError, RunError, TinydigitsError
+from tinydigits.errors import ModelError, RunError, TinydigitsError
 from tinydigits.evaluation.label_errors import label_errors
 from tinydigits.evaluation.saliency import grad_cam
 from tinydigits.inspection.inspect import inspect_model
@@ -186,17 +186,3 @@ def _augmentation(source: Source, data: DigitData | str) -> Variants | str | Non
         return data
     images, labels = data.train.images, data.train.labels
     return augmented_variants(images, labels, recipe.augmentation, source.result.seeds[0], _VARIANTS)
-
-
-def check_same_digits(first: Source, other: Source) -> None:
-    """Check that two were evaluated on the same digits.
-
-    Raises:
-        DataError: they were not.
-    """
-    if first.result.evaluation_sha256 != other.result.evaluation_sha256:
-        sides = ", ".join(f"{s.name} was evaluated on {s.result.data} ({s.result.split})" for s in (first, other))
-        raise DataError(
-            f"{sides}: these are different digits, and accuracies on them cannot be compared. Name runs or studies "
-            "that were evaluated on the same."
-        )

@@ -19,7 +19,7 @@ from multiprocessing.context import SpawnProcess
 import msgspec
 
 from tinydigits.data.sources import load_dataset
-from tinydigits.studies.engines.jobs import Engine, Event, Job, JobQueue, Message, train_job
+from tinydigits.studies.engines.jobs import Engine, Event, Job, JobEpoch, JobQueue, Report, train_job
 
 
 @dataclass(eq=False)
@@ -65,7 +65,7 @@ def _fill(staff: list[_Worker], most: int, queue: JobQueue) -> None:
         worker = idle.pop(0) if idle else staff[-1]
         worker.job = number
         with contextlib.suppress(OSError):  # the worker is dead; `_receive` finds out
-            worker.pipe.send_bytes(msgspec.json.encode(queue.taken[number], enc_hook=str))  # str: a path
+            worker.pipe.send_bytes(msgspec.json.encode((number, queue.taken[number]), enc_hook=str))  # str: a path
 
 
 def _receive(worker: _Worker, queue: JobQueue, staff: list[_Worker]) -> Event:
@@ -73,14 +73,14 @@ def _receive(worker: _Worker, queue: JobQueue, staff: list[_Worker]) -> Event:
     number = worker.job
     assert number is not None
     try:
-        message = msgspec.json.decode(worker.pipe.recv_bytes(), type=Message)
+        report = msgspec.json.decode(worker.pipe.recv_bytes(), type=Report)
     except (EOFError, OSError):  # the worker is dead, perhaps in the middle of a message
         _dismiss(worker)
         staff.remove(worker)
         return queue.repeat(number, f"exit code {worker.process.exitcode}; -9 is often too little memory")
-    if message.last:
+    if not isinstance(report, JobEpoch):
         worker.job = None
-    return queue.event(number, message)
+    return queue.event(report)
 
 
 def _start() -> _Worker:
@@ -116,9 +116,11 @@ def _work(pipe: Connection, lifeline: Connection) -> None:
     load = functools.cache(load_dataset)
     with contextlib.suppress(EOFError):
         while True:
-            job = msgspec.json.decode(pipe.recv_bytes(), type=Job, dec_hook=lambda kind, value: kind(value))
-            for message in train_job(job, load):
-                pipe.send_bytes(msgspec.json.encode(message))
+            order = msgspec.json.decode(
+                pipe.recv_bytes(), type=tuple[int, Job], dec_hook=lambda kind, value: kind(value)
+            )
+            for report in train_job(*order, load):
+                pipe.send_bytes(msgspec.json.encode(report))
 
 
 def _die_with_parent(lifeline: Connection) -> None:

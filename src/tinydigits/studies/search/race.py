@@ -24,7 +24,6 @@ from typing import TextIO
 
 from tinydigits.errors import RunError, StorageError
 from tinydigits.inspection.budget import budget_in_words
-from tinydigits.inspection.design_cost import design_facts
 from tinydigits.inspection.inspect import inspect_model
 from tinydigits.models.design import Design, design_toml
 from tinydigits.models.factory import create_model
@@ -36,7 +35,7 @@ from tinydigits.studies.search.front import Finding
 from tinydigits.studies.search.halving import Trial, best_paused, promotion, rungs
 from tinydigits.studies.search.journal import Ended, Journal, Lock, suggestions
 from tinydigits.studies.search.plan import SearchPlan, reject_foreign, settle
-from tinydigits.studies.search.space import Candidate, Tally, broken_clauses, fit, space_under, start_shape
+from tinydigits.studies.search.space import Tally, broken_clauses, fit, space_under, start_shape
 from tinydigits.studies.study import correct_in_run
 from tinydigits.training.environment import environment
 from tinydigits.training.rundir import RunDirectory, read_metrics
@@ -160,9 +159,9 @@ class Search:
         tried, tally = {trial.design for trial in trials}, Tally()
         first = [] if trials else [start_shape(self._space)]
         for shape in islice(chain(first, suggestions(self._space, trials, self.steps)), _SHAPES):
-            candidate = fit(shape, self.plan.trial_budget, self.plan.epochs, tally)
-            if candidate is not None and candidate.design not in tried:
-                trial = self.journal.begin(shape, candidate, 0, self.steps[0], tally)
+            design = fit(shape, self.plan.trial_budget, self.plan.epochs, tally)
+            if design is not None and design not in tried:
+                trial = self.journal.begin(shape, design, 0, self.steps[0], tally)
                 self._lock(trial)
                 return trial
         self._exhausted = True
@@ -179,8 +178,7 @@ class Search:
             first = finding.trials[0]
             if first.seconds > self.plan.limits.seconds - self._elapsed:
                 continue
-            candidate = Candidate(first.design, design_facts(first.design))
-            trial = self.journal.begin(first.shape, candidate, len(begun), self.plan.epochs, Tally())
+            trial = self.journal.begin(first.shape, first.design, len(begun), self.plan.epochs, Tally())
             self._lock(trial)
             return trial
         return None
