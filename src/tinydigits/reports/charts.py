@@ -82,15 +82,13 @@ def zoom(values: Iterable[float], least: float = 0.001) -> Span:
     return max(0.0, low - 0.12 * size), min(1.0 + 0.02 * size, high + 0.12 * size)
 
 
-def line_chart(
-    lines: Sequence[Polyline], frame: Frame, label: str, *, x_axis: str, target: float | None = None
-) -> Html:
-    """Curves of fractions in per cent, the later ones above, cut off at the edge of the frame.
+def line_chart(lines: Sequence[Polyline], frame: Frame, label: str, target: float | None) -> Html:
+    """Curves of fractions in per cent over epochs, the later ones above, cut off at the edge of the frame.
 
     `label` is the picture in words, and `target` a fraction that is drawn across as a dashed line.
     """
     marks = [_target(frame, target), _curves(lines, frame)]
-    return _chart(frame, label, marks, x_axis, _numbers(_whole(frame.x)), _percents(ticks(*frame.y)))
+    return _chart(frame, label, marks, "epoch", _numbers(_whole(frame.x)), _percents(ticks(*frame.y)))
 
 
 def loss_chart(lines: Sequence[Polyline], frame: Frame, label: str) -> Html:
@@ -103,16 +101,16 @@ def loss_chart(lines: Sequence[Polyline], frame: Frame, label: str) -> Html:
 
 def _curves(lines: Sequence[Polyline], frame: Frame) -> Html:
     """In a frame of their own, which cuts them off at its edge."""
-    top, left = _TOP - 3, _LEFT - 3
     inner = [
-        tag("polyline", points=" ".join(_xy(frame, p, left, top) for p in line.points), class_=f"line {line.style}")
+        tag("polyline", points=" ".join(_xy(frame, point) for point in line.points), class_=f"line {line.style}")
         if len(line.points) > 1
-        else _dot(frame, line.points[0], line.style, left, top)
+        else _dot(frame, line.points[0], line.style)
         for line in lines
         if line.points
     ]
-    width, height = _WIDTH - left - _RIGHT + 4, frame.height - top - _BOTTOM + 3
-    return tag("svg", *inner, x=left, y=top, width=width, height=height)
+    x, y = _LEFT - 3, _TOP - 3
+    width, height = _WIDTH - x - _RIGHT + 4, frame.height - y - _BOTTOM + 3
+    return tag("svg", *inner, x=x, y=y, width=width, height=height, viewBox=f"{x} {y} {width:g} {height:g}")
 
 
 def dots_chart(groups: Sequence[Sequence[float]], y: Span, label: str, *, target: float | None, x_axis: str) -> Html:
@@ -160,10 +158,10 @@ def interval_chart(differences: Sequence[Difference], label: str) -> Html:
     return _chart(frame, label, marks, "points of accuracy", steps, [])
 
 
-def legend(entries: Iterable[tuple[str, str]]) -> Html:
-    """Below a chart: (words, style of a line)."""
+def legend(entries: Iterable[tuple[str, str]], target: float | None = None) -> Html:
+    """Below a chart: (words, style of a line), and the target, if there is one."""
     items = []
-    for words, style in entries:
+    for words, style in [*entries, *([] if target is None else [(f"target: {100 * target:.2f} %", "target")])]:
         sample = tag("line", x1=1, x2=23, y1=5, y2=5, class_=style if style == "target" else f"line {style}")
         items.append(tag("li", tag("svg", sample, viewBox="0 0 24 10", class_="sample", aria_hidden="true"), words))
     return tag("ul", *items, class_="legend")
@@ -229,13 +227,12 @@ def _across(frame: Frame, span: Span, y: float, style: str) -> Html:
     return tag("line", x1=left, x2=right, y1=frame.down(y), y2=frame.down(y), class_=style)
 
 
-def _dot(frame: Frame, point: Point, style: str, left: float = 0, top: float = 0) -> Html:
-    x, y = frame.across(point[0]) - left, frame.down(point[1]) - top
-    return tag("circle", cx=x, cy=y, r=4.2, class_=f"dot {style}")
+def _dot(frame: Frame, point: Point, style: str) -> Html:
+    return tag("circle", cx=frame.across(point[0]), cy=frame.down(point[1]), r=4.2, class_=f"dot {style}")
 
 
-def _xy(frame: Frame, point: Point, left: float = 0, top: float = 0) -> str:
-    return f"{frame.across(point[0]) - left:.1f},{frame.down(point[1]) - top:.1f}"
+def _xy(frame: Frame, point: Point) -> str:
+    return f"{frame.across(point[0]):.1f},{frame.down(point[1]):.1f}"
 
 
 def _words(x: float, y: float, words: str, anchor: str) -> Html:

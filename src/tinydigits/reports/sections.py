@@ -1,5 +1,6 @@
 """The sections of a report; one that cannot be shown says why, in a line."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +17,7 @@ from tinydigits.reports.tables import calibration_figures, duration, in_points, 
 
 if TYPE_CHECKING:
     from tinydigits.data.dataset import Dataset
-    from tinydigits.records import Calibration, StudyResult, Verdict
+    from tinydigits.records import Verdict
     from tinydigits.studies.predictions import MisclassifiedDigit, SeedPredictions
     from tinydigits.studies.report_data import Explained, ReportData
     from tinydigits.studies.results import Source
@@ -111,7 +112,10 @@ def curves_section(sources: "Sequence[Source]") -> Html:
     """All seeds: accuracy and loss over the epochs, and where they end; of a single source, also as a table."""
     pictures = [accuracy_curves(sources), final_dots(sources), loss_curves(sources)]
     if len(sources) == 1 and sources[0].result.n > 1:
-        pictures.append(_seed_table(sources[0].result))
+        columns = seed_columns(sources[0].result)
+        rows, n = list(zip(*columns.values(), strict=True)), sources[0].result.n
+        caption = "Accuracy of every seed, and 95 % lower bound of the mean"
+        pictures.append(table(caption, list(columns), rows[:n], numbers=1, foot=rows[n:]))
     if not any(pictures):
         return missing("the curves. Their files are missing.")
     return tag("div", *pictures, class_="pictures")
@@ -124,7 +128,11 @@ def lettered(number: int, source: "Source") -> str:
 
 def accuracy_curves(sources: "Sequence[Source]") -> Html | None:
     """Thin lines: the seeds; a thick one: their mean. None if no source has two epochs."""
-    long = [(number, source) for number, source in enumerate(sources) if _has_curves(source)]
+    long = [
+        (number, source)
+        for number, source in enumerate(sources)
+        if source.result.epochs > 1 and all(len(run.accuracy_by_epoch) > 1 for run in source.result.runs)
+    ]
     if not long:
         return None
     alone = len(sources) == 1
@@ -145,19 +153,13 @@ def accuracy_curves(sources: "Sequence[Source]") -> Html | None:
         late += trained[len(trained) // 2 :]
         lines.append(Polyline(_by_epoch(trained), "dashed c1"))
         entries.append(("training digits, while learning", "dashed c1"))
-    if target is not None:
-        late.append(target)
-        entries.append((f"target: {percent(target)}", "target"))
+    late += [] if target is None else [target]
     results = [source.result for _, source in long]
     frame = Frame((1, max(result.epochs for result in results)), zoom(late))
     seeds = plural(sum(result.n for result in results), "seed")
     label = f"Accuracy by epoch of {seeds}, ending at {', '.join(ends)}"
-    chart = charts.line_chart(lines, frame, label, x_axis="epoch", target=target)
-    return figure(chart, "Accuracy by epoch in per cent (zoomed)", legend(entries))
-
-
-def _has_curves(source: "Source") -> bool:
-    return source.result.epochs > 1 and all(len(run.accuracy_by_epoch) > 1 for run in source.result.runs)
+    chart = charts.line_chart(lines, frame, label, target)
+    return figure(chart, "Accuracy by epoch in per cent (zoomed)", legend(entries, target))
 
 
 def final_dots(sources: "Sequence[Source]") -> Html | None:
@@ -166,19 +168,17 @@ def final_dots(sources: "Sequence[Source]") -> Html | None:
         return None
     alone = len(sources) == 1
     groups = [[run.accuracy for run in source.result.runs] for source in sources]
-    entries, ends = [], []
-    for number, source in enumerate(sources):
-        entries.append(("mean of the seeds" if alone else lettered(number, source), f"thick {look(number)}"))
-        ends.append(("" if alone else f"{source.name}: ") + ", ".join(map(percent, groups[number])))
-    values = [accuracy for group in groups for accuracy in group]
+    names = ["mean of the seeds"] if alone else [lettered(number, source) for number, source in enumerate(sources)]
+    entries = [(name, f"thick {look(number)}") for number, name in enumerate(names)]
     target = sources[0].target if alone else None
-    if target is not None:
-        values.append(target)
-        entries.append((f"target: {percent(target)}", "target"))
+    values = [*itertools.chain(*groups), *([] if target is None else [target])]
     x_axis = "a dot a seed, in their order" if alone else "a dot a seed"
+    ends = [", ".join(map(percent, group)) for group in groups]
+    if not alone:
+        ends = [f"{source.name}: {end}" for source, end in zip(sources, ends, strict=True)]
     label = f"Final accuracy seed by seed: {'; '.join(ends)}"
     chart = charts.dots_chart(groups, zoom(values), label, target=target, x_axis=x_axis)
-    return figure(chart, "Final epoch, seed by seed, in per cent", legend(entries))
+    return figure(chart, "Final epoch, seed by seed, in per cent", legend(entries, target))
 
 
 def loss_curves(sources: "Sequence[Source]") -> Html | None:
@@ -207,13 +207,6 @@ def _by_epoch(curve: Sequence[float]) -> list[tuple[int, float]]:
 
 def _mean(curves: Sequence[Sequence[float]]) -> list[float]:
     return [sum(values) / len(values) for values in zip(*curves, strict=False)]
-
-
-def _seed_table(study: "StudyResult") -> Html:
-    columns = seed_columns(study)
-    cells, totals = (zip(*each, strict=True) for each in zip(*columns.values(), strict=True))
-    caption = "Accuracy of every seed, and 95 % lower bound of the mean"
-    return table(caption, list(columns), cells, numbers=1, foot=list(totals))
 
 
 def network_section(data: "ReportData") -> Html:
@@ -331,7 +324,15 @@ def calibration_section(source: "Source", data: "ReportData") -> Html:
             "note",
         )
         return tag("div", measured, note, class_="pair")
-    return tag("div", tag("div", measured, _coverage_table(fitted)), _calibration_tables(fitted), class_="pair")
+    digits = f"{fitted.digits:,} validation digits" if fitted.digits is not None else "validation digits"
+    caption = f"Fitted with the calibration run on {digits}"
+    figures = table(caption, ["what", "value"], calibration_figures(fitted), numbers=1)
+    kept = [(percent(float(part), 1), percent(accuracy)) for part, accuracy in fitted.coverage_accuracy.items()]
+    rejected = [(kind.replace("_", " "), percent(part, 1)) for kind, part in fitted.rejected.items()]
+    first = "Validation digits kept, the most confident first"
+    coverage = table(first, ["kept", "accuracy"], kept, numbers=1) if kept else None
+    others = table("Pictures that are no digits", ["kind", "rejected"], rejected, numbers=1) if rejected else None
+    return tag("div", tag("div", measured, coverage), tag("div", figures, others), class_="pair")
 
 
 def _reliability(predictions: "SeedPredictions", source: "Source") -> Html:
@@ -356,22 +357,6 @@ def _reliability(predictions: "SeedPredictions", source: "Source") -> Html:
         "note",
     )
     return figure(charts.reliability_chart(series, label, _FEW), caption, legend(entries), note)
-
-
-def _coverage_table(fitted: "Calibration") -> Html | None:
-    rows = [(percent(float(kept), 1), percent(accuracy)) for kept, accuracy in fitted.coverage_accuracy.items()]
-    heading = "Validation digits kept, the most confident first"
-    return table(heading, ["kept", "accuracy"], rows, numbers=1) if rows else None
-
-
-def _calibration_tables(fitted: "Calibration") -> Html:
-    digits = f"{fitted.digits:,} validation digits" if fitted.digits is not None else "validation digits"
-    caption = f"Fitted with the calibration run on {digits}"
-    first = table(caption, ["what", "value"], calibration_figures(fitted), numbers=1)
-    if not fitted.rejected:
-        return first
-    rejected = [(kind.replace("_", " "), percent(fraction, 1)) for kind, fraction in fitted.rejected.items()]
-    return tag("div", first, table("Pictures that are no digits", ["kind", "rejected"], rejected, numbers=1))
 
 
 def saliency_section(data: "ReportData") -> Html:

@@ -1,6 +1,6 @@
 """Tables for the terminal, built from records."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -192,20 +192,21 @@ def mistakes_table(rows: Sequence[Mistake]) -> FittingTable:
     return _fitting(columns, "Worst mistakes (most confident first)")
 
 
-def seed_columns(study: StudyResult) -> dict[str, tuple[list[str], list[str]]]:
-    """By heading, the cells of the seeds, and those of their mean, sd and lower bound."""
+def seed_columns(study: StudyResult) -> dict[str, list[str]]:
+    """By heading, a cell for each seed, then those of mean, sd and lower bound."""
 
-    def summed(summary: Summary) -> list[str]:
-        return [percent(summary.mean, 3), in_points(summary.sd), percent(summary.lower_bound, 3)]
+    def accuracies(values: Iterable[float], summary: Summary) -> list[str]:
+        totals = [percent(summary.mean, 3), in_points(summary.sd), percent(summary.lower_bound, 3)]
+        return [*map(percent, values), *totals]
 
-    runs, nothing = study.runs, ["", "", ""]
+    runs, nothing = study.runs, [""] * 3
     best = f"best on {SPLIT_NAMES[study.split]}\n(optimistic)"
     columns = {
-        "seed": ([str(run.seed) for run in runs], ["mean", "sd (points)", "95 % lower bound"]),
-        "final\nepoch": ([percent(run.accuracy) for run in runs], summed(study.final)),
-        "mean of\nlast three": ([percent(run.accuracy_last3) for run in runs], summed(study.last3)),
-        best: ([percent(run.accuracy_best) for run in runs], nothing),
-        "time": ([duration(run.time_seconds) for run in runs], nothing),
+        "seed": [*(str(run.seed) for run in runs), "mean", "sd (points)", "95 % lower bound"],
+        "final\nepoch": accuracies((run.accuracy for run in runs), study.final),
+        "mean of\nlast three": accuracies((run.accuracy_last3 for run in runs), study.last3),
+        best: [*(percent(run.accuracy_best) for run in runs), *nothing],
+        "time": [*(duration(run.time_seconds) for run in runs), *nothing],
     }
     if study.epochs < LAST3:
         del columns["mean of\nlast three"]
@@ -216,8 +217,8 @@ def study_table(study: StudyResult) -> FittingTable:
     """The runs of a study, seed by seed, with their mean, sd and lower bound."""
     ranks = {"seed": 0, "final\nepoch": 1, "mean of\nlast three": 2, "time": 3}
     columns = [
-        _Column(heading, [*cells, *totals], ranks.get(heading, 4), "left" if heading == "seed" else "right")
-        for heading, (cells, totals) in seed_columns(study).items()
+        _Column(heading, cells, ranks.get(heading, 4), "left" if heading == "seed" else "right")
+        for heading, cells in seed_columns(study).items()
     ]
     return _fitting(columns, f"Accuracy on the {SPLIT_NAMES[study.split]} digits of {escape(study.data)}", study.n)
 

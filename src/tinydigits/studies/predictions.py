@@ -121,29 +121,26 @@ def read_predictions(source: Source) -> SeedPredictions:
     if source.directory is None:
         raise RunError(f"{source.name} is a summary without its run directories, which hold the predictions.")
     calibration = source.result.calibration
-    temperature = calibration.temperature if calibration else None
-    predictions, confidences, calibrated, errors = [], [], [], []
+    temperatures = [1.0, calibration.temperature] if calibration else [1.0]
+    predictions, confidences, errors = [], [], []
     labels: NDArray[np.uint8] | None = None
     for directory in source.run_directories():
         logits, its_labels = _checked_predictions(RunDirectory(directory))
         if labels is not None and not np.array_equal(labels, its_labels):
             raise RunError(f"{directory} holds predictions for other digits than the runs before it.")
-        labels, probabilities = its_labels, softmax(logits)
-        predictions.append(probabilities.argmax(axis=1).astype(np.uint8))
-        confidences.append(probabilities.max(axis=1).astype(np.float32))
-        errors.append([expected_calibration_error(probabilities, labels)])
-        if temperature is not None:
-            probabilities = softmax(logits, temperature)
-            calibrated.append(probabilities.max(axis=1).astype(np.float32))
-            errors[-1].append(expected_calibration_error(probabilities, labels))
+        labels, probabilities = its_labels, [softmax(logits, temperature) for temperature in temperatures]
+        predictions.append(probabilities[0].argmax(axis=1).astype(np.uint8))
+        confidences.append([each.max(axis=1).astype(np.float32) for each in probabilities])
+        errors.append([expected_calibration_error(each, its_labels) for each in probabilities])
     assert labels is not None
-    before, *after = np.mean(errors, axis=0).tolist()
+    before, *calibrated = map(np.stack, zip(*confidences, strict=True))
+    ece, *calibrated_ece = np.mean(errors, axis=0).tolist()
     return SeedPredictions(
         labels=labels,
         predictions=np.stack(predictions),
-        confidences=np.stack(confidences),
-        calibrated=np.stack(calibrated) if calibrated else None,
-        ece=(before, after[0] if after else None),
+        confidences=before,
+        calibrated=calibrated[0] if calibration else None,
+        ece=(ece, calibrated_ece[0] if calibration else None),
     )
 
 

@@ -85,10 +85,10 @@ def test_whatever_fits_keeps_the_budget_when_it_is_counted(name: str) -> None:
     budget, rng, tally = load_budget(name), random.Random(name), Tally()
     space, found = space_under(budget), 0
     while found < 4:
-        candidate = fit(random_shape(space, rng), budget, epochs_of(budget), tally)
-        if candidate is not None:
+        design = fit(random_shape(space, rng), budget, epochs_of(budget), tally)
+        if design is not None:
             found += 1
-            assert broken(budget, candidate.design, epochs_of(budget)) == []
+            assert broken(budget, design, epochs_of(budget)) == []
     assert tally.costed > 8
     assert tally.seconds > 0
 

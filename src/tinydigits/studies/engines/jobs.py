@@ -117,15 +117,13 @@ class JobQueue:
         """The number of the next job to start; None: there is none, or none for now."""
         if self._again:
             return self._again.popleft()
-        try:
-            job = next(self._jobs)
-        except StopIteration:
-            self.exhausted = True
-            return None
-        if job is None:
-            return None
-        self.taken.append(job)
-        return len(self.taken) - 1
+        for job in self._jobs:
+            if job is None:
+                return None
+            self.taken.append(job)
+            return len(self.taken) - 1
+        self.exhausted = True
+        return None
 
     def repeat(self, number: int, end: str | None) -> JobRepeated:
         """Put a job that has lost its worker at the head of the queue.

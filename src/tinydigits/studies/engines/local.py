@@ -26,7 +26,6 @@ from tinydigits.studies.engines.jobs import Engine, Event, Job, JobEpoch, JobQue
 class _Worker:
     process: SpawnProcess
     pipe: Connection
-    lifeline: Connection  # only the parent holds it open: when the parent dies, the worker stops
     job: int | None = None
 
 
@@ -86,8 +85,7 @@ def _receive(worker: _Worker, queue: JobQueue, staff: list[_Worker]) -> Event:
 def _start() -> _Worker:
     context = multiprocessing.get_context("spawn")  # a fork of a process that runs torch threads may hang
     pipe, theirs = context.Pipe()
-    lifeline, their_lifeline = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, their_lifeline), daemon=True)
+    process = context.Process(target=_work, args=(theirs,), daemon=True)
     # it ignores Ctrl-C: the parent takes it, and stops its workers; only the main thread may set signal handlers
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
@@ -97,22 +95,20 @@ def _start() -> _Worker:
         if in_main:
             signal.signal(signal.SIGINT, before)
     theirs.close()
-    their_lifeline.close()
-    return _Worker(process, pipe, lifeline)
+    return _Worker(process, pipe)
 
 
 def _dismiss(worker: _Worker) -> None:
     worker.process.kill()
     worker.process.join()
     worker.pipe.close()
-    worker.lifeline.close()
 
 
-def _work(pipe: Connection, lifeline: Connection) -> None:
+def _work(pipe: Connection) -> None:
     """A worker's life: one run after the other until the parent closes the pipe."""
     os.dup2(2, 1)  # what a user's network prints must not mix with the parent's results
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # in case the parent started it from another thread
-    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     load = functools.cache(load_dataset)
     with contextlib.suppress(EOFError):
         while True:
@@ -123,8 +119,8 @@ def _work(pipe: Connection, lifeline: Connection) -> None:
                 pipe.send_bytes(msgspec.json.encode(report))
 
 
-def _die_with_parent(lifeline: Connection) -> None:
-    try:
-        lifeline.recv_bytes()
-    except (EOFError, ConnectionResetError):
-        os._exit(1)
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

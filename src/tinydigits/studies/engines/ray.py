@@ -184,29 +184,22 @@ def _connected(
     ray = importlib.import_module("ray")
     worker = importlib.import_module("ray._private.worker")
     vars(worker)["_worker_logs_enabled"] = False  # else Ray prints pages when a machine dies, which events report
-    quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     with contextlib.ExitStack() as stack:
         temporary = None
         if address is None:
             temporary = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="ray-", dir=_TEMPORARY, ignore_cleanup_errors=True)
             )
-            stack.callback(ray.shutdown)
-            ray.init(
-                "local",
-                num_cpus=max(workers or 1, default_workers()),
-                object_store_memory=_STORE_BYTES,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=temporary,
-                **quiet,
-            )
-        else:
-            stack.callback(ray.shutdown)
-            try:
-                ray.init(address, **quiet)
-            except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
-                raise ConfigError(_no_connection(address, error)) from error
+            options |= {"num_cpus": max(workers or 1, default_workers()), "object_store_memory": _STORE_BYTES}
+            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": temporary}
+        stack.callback(ray.shutdown)
+        try:
+            ray.init(address or "local", **options)
+        except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
+            if address is None:
+                raise
+            raise ConfigError(_no_connection(address, error)) from error
         if not _capacity(ray, gpu_fraction):
             what = "core with a GPU" if gpu_fraction else "core"
             raise RunError(f"The Ray cluster has no {what}, so no run fits on it. Add a machine that has one.")
