@@ -51,7 +51,6 @@ def comparison_page(
     kinds = {source.kind for source in sources}
     what = "runs and studies" if len(kinds) > 1 else "studies" if kinds == {"study"} else "runs"
     lead = f"{len(sources)} {what} on the {evaluation_digits(sources[0])}; each is compared with A."
-    warnings = list(dict.fromkeys(source.result.warning for source in sources if source.result.warning))
     sections = [
         Section("table", "Side by side", _side_by_side(sources, data)),
         Section("differences", "Differences from A", _differences(sources, differences)),
@@ -61,7 +60,7 @@ def comparison_page(
         Section("environment", "Environment and command", environment_section(sources)),
     ]
     top = [_outcomes(names, differences)]
-    return page(f"Compared: {', '.join(names)}", "Comparison", lead, warnings, top, sections)
+    return page(f"Compared: {', '.join(names)}", "Comparison", lead, sources, top, sections)
 
 
 def _chip(number: int) -> Html:

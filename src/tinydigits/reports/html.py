@@ -39,7 +39,6 @@ def report_page(source: "Source", data: "ReportData") -> str:
     lead = f"{what}, recipe {source.config.recipe.name}, evaluated on the {evaluation_digits(source)}."
     verdicts = [verdict_card(verdict) for verdict in source.verdicts]
     no_verdict = tag("p", "No budget was given, so there is no verdict.", class_="card unjudged")
-    warnings = [source.result.warning] if source.result.warning else []
     sections = [
         Section("summary", "Target, result, analysis", summary_section(source, data)),
         Section("curves", "Training", curves_section([source])),
@@ -52,18 +51,19 @@ def report_page(source: "Source", data: "ReportData") -> str:
         Section("environment", "Environment and command", environment_section([source])),
     ]
     top = [*(verdicts or [no_verdict]), key_figures(source, data)]
-    return page(f"{model}: {source.name}", model, lead, warnings, top, sections)
+    return page(f"{model}: {source.name}", model, lead, [source], top, sections)
 
 
 def page(
-    title: str, heading: str, lead: str, warnings: Sequence[str], top: Sequence[Html], sections: Sequence[Section]
+    title: str, heading: str, lead: str, sources: "Sequence[Source]", top: Sequence[Html], sections: Sequence[Section]
 ) -> str:
-    """A whole page: `heading` and, below it, `lead`, `warnings` and `top`; then the sections, with links to them.
+    """A whole page: `heading`, and below it `lead`, the sources' warnings and `top`; then sections, with links to them.
 
     `title` is that of the browser's window.
     """
     directory = files("tinydigits.reports") / "page"
     style = (directory / "report.css").read_text(encoding="utf-8")
+    warnings = dict.fromkeys(source.result.warning for source in sources if source.result.warning)
     values: dict[str, str] = {
         "title": title,
         "digest": base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
