@@ -25,7 +25,7 @@ from benchmarks.search import BUDGET
 from tinydigits.data.sources import load_dataset
 from tinydigits.inspection.budget import load_budget
 from tinydigits.studies.engines import ray as ray_engine
-from tinydigits.studies.engines.jobs import Job, JobDone, Message, RunJobs
+from tinydigits.studies.engines.jobs import Job, JobDone, Report, RunJobs
 from tinydigits.studies.engines.local import run_local
 from tinydigits.studies.engines.ray_worker import Files, Order, keep_files
 from tinydigits.studies.search.space import Tally, fit, random_shape, space_under
@@ -246,18 +246,21 @@ def _simulated_jobs(directory: Path, runs: int) -> list[Job]:
     return [Job(replace(config, seed=seed), directory / f"run-{seed:05d}") for seed in range(runs)]
 
 
-def _replace_work(make: Callable[[], Callable[..., Iterator[tuple[Message, Files]]]]) -> None:
+def _replace_work(make: Callable[[], Callable[..., Iterator[tuple[Report, Files]]]]) -> None:
     """Let the engine run something else than trainings; the rest of it stays as it is."""
     vars(ray_engine)["_travelling_work"] = make
 
 
-def _simulated_epochs(epochs: int) -> Callable[..., Iterator[tuple[Message, Files]]]:
-    def work(versions: object, temporary: object, parts: list[Any]) -> Iterator[tuple[Message, Files]]:  # noqa: ARG001
+def _simulated_epochs(epochs: int) -> Callable[..., Iterator[tuple[Report, Files]]]:
+    def work(versions: object, temporary: object, parts: list[Any]) -> Iterator[tuple[Report, Files]]:  # noqa: ARG001
         import os
 
-        from tinydigits.records import Epoch
-        from tinydigits.studies.engines.jobs import Message
+        import ray
 
+        from tinydigits.records import Epoch
+        from tinydigits.studies.engines.jobs import JobEpoch, JobPaused
+
+        number = ray.get(parts[0]).number
         files = {"config.json": 800, "environment.json": 400, "metrics.jsonl": 1500, "state.safetensors": 120_000}
         for epoch in range(epochs):
             sent = {name: (0, os.urandom(size)) for name, size in files.items()}
@@ -271,22 +274,22 @@ def _simulated_epochs(epochs: int) -> Callable[..., Iterator[tuple[Message, File
                 images_per_second=10_000.0,
                 time_seconds=8.0,
             )
-            yield Message(epoch=figures), sent
+            yield JobEpoch(number, figures), sent
             files.pop("config.json", None)  # these two no longer change
             files.pop("environment.json", None)
-        yield Message(), {"result.json": (0, b"{}")}
+        yield JobPaused(number), {"result.json": (0, b"{}")}
 
     return work
 
 
-def _simulated_result() -> Callable[..., Iterator[tuple[Message, Files]]]:
-    def work(versions: object, temporary: object, parts: list[Any]) -> Iterator[tuple[Message, Files]]:  # noqa: ARG001
+def _simulated_result() -> Callable[..., Iterator[tuple[Report, Files]]]:
+    def work(versions: object, temporary: object, parts: list[Any]) -> Iterator[tuple[Report, Files]]:  # noqa: ARG001
         import json
 
         import ray
 
         from tinydigits.records import RunResult, encode
-        from tinydigits.studies.engines.jobs import Message
+        from tinydigits.studies.engines.jobs import JobDone
 
         order: Order = ray.get(parts[0])
         seed = order.job.config.seed
@@ -313,7 +316,7 @@ def _simulated_result() -> Callable[..., Iterator[tuple[Message, Files]]]:
             run_dir=str(order.job.directory),
         )
         config = json.dumps({"schema": 1, **order.job.config.as_dict()}).encode()
-        yield Message(result=result), {"config.json": (0, config), "result.json": (0, encode(result))}
+        yield JobDone(order.number, result), {"config.json": (0, config), "result.json": (0, encode(result))}
 
     return work
 

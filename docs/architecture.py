@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinydigits.inspection.result import Layer
-from tinydigits.reports.sections import pair, window
+from tinydigits.inspection.result import Layer, times, window
 from tinydigits.reports.style import BLUE, GREEN, GREY, VERMILION, page, style, write
 
 if TYPE_CHECKING:
@@ -167,9 +166,9 @@ def _operation(layer: Layer) -> str:
         return f"{kind} {window(layer)}".strip()
     if kernel == layer.input_shape[-2:]:
         return f"global {kind}"
-    stride = f" s{pair(layer.stride)}" if layer.stride != kernel else ""
-    padding = f" p{pair(layer.padding)}" if layer.padding != (0, 0) else ""
-    return f"{kind} {pair(kernel)}{stride}{padding}"
+    stride = f" s{times(layer.stride)}" if layer.stride != kernel else ""
+    padding = f" p{times(layer.padding)}" if layer.padding != (0, 0) else ""
+    return f"{kind} {times(kernel)}{stride}{padding}"
 
 
 def _group(layer: Layer) -> str:

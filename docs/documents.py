@@ -27,9 +27,8 @@ from docs.evidence import (
 )
 from docs.plots import ablation_picture, study_curves
 from tinydigits.inspection.audit import AuditRow, check_reported
-from tinydigits.inspection.result import by, times
+from tinydigits.inspection.result import by, times, window
 from tinydigits.models.registry import reported_figures
-from tinydigits.reports.sections import window
 from tinydigits.reports.tables import duration, interval_text, percent
 from tinydigits.storage import write_bytes
 from tinydigits.training import recipes

@@ -15,7 +15,7 @@ from tinydigits.cli.main import main
 from tinydigits.data.sources import load_dataset
 from tinydigits.errors import RunError
 from tinydigits.records import LearningRateResult, RateTrial
-from tinydigits.reports.lr_plot import learning_rate_curve
+from tinydigits.reports.plots import learning_rate_curve
 from tinydigits.training.config import RunConfig
 from tinydigits.training.loop import start_state
 from tinydigits.training.lr_finder import HIGHEST, LOWEST, STEPS, learning_rate_trials, suggest

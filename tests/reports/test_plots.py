@@ -94,7 +94,7 @@ def test_a_picture_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> 
 
 
 def test_importing_plots_loads_neither_matplotlib_nor_torch() -> None:
-    modules = ", ".join(f"tinydigits.reports.{name}" for name in ("plots", "lr_plot", "front_plot", "style"))
+    modules = ", ".join(f"tinydigits.reports.{name}" for name in ("plots", "style"))
     program = f"import sys, {modules}; print({{'matplotlib', 'torch'}} & set(sys.modules))"
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert output == "set()\n"

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from msgspec import structs
 from torch import nn
 
 from tests.support.reporting import HOSTILE, RECIPE, copied, large_study, small_study
@@ -23,7 +24,16 @@ from tinydigits.data.dataset import DigitData
 from tinydigits.errors import ConfigError, StorageError, TinydigitsError
 from tinydigits.evaluation.predictions import Evaluation
 from tinydigits.inspection.budget import Budget, accuracy_clause
-from tinydigits.records import ProofFile, ProofResult, StudyResult, Verdict, read_record, write_record
+from tinydigits.records import (
+    Difference,
+    PairedTest,
+    ProofFile,
+    ProofResult,
+    StudyResult,
+    Verdict,
+    read_record,
+    write_record,
+)
 from tinydigits.reports import charts
 from tinydigits.reports.analysis import target_sentences
 from tinydigits.reports.html import report_page
@@ -216,7 +226,7 @@ def test_mistakes_are_ordered_and_those_in_doubt_marked(study: Path) -> None:
     assert keys == sorted(keys)
     assert all(row.label != row.predicted for row in rows)
     marked = predictions.misclassified({rows[3].index: "reviewers say 4"})[3]
-    assert marked == replace(rows[3], label_error="reviewers say 4")
+    assert marked == structs.replace(rows[3], label_error="reviewers say 4")
 
 
 def test_every_layer_has_its_row(page: Page) -> None:
@@ -593,10 +603,10 @@ def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None
 def test_charts_of_equal_values_have_a_range() -> None:
     low, high = charts.zoom([1.0, 1.0])
     assert low < 1 < high
-    assert charts.dots_chart(
-        [charts.Dots("A", [0.5, 0.5], "c0")], charts.zoom([0.5]), "equal", target=0.5, x_axis="seeds"
-    )
-    assert charts.interval_chart([charts.Bar("B", 0.0, (0.0, 0.0), "c1")], "no difference")
+    assert charts.dots_chart([[0.5, 0.5]], charts.zoom([0.5]), "equal", target=0.5, x_axis="seeds")
+    pair = PairedTest(only_first=0, only_second=0, p=1.0)
+    none = Difference(difference=0.0, interval=(0.0, 0.0), p_seeds=None, seed_0=pair, seeds_needed=None)
+    assert charts.interval_chart([none], "no difference")
     flat = charts.Frame((0.0, 1.0), (0.3, 0.3))
     assert charts.loss_chart([charts.Polyline([(0.0, 0.3), (1.0, 0.3)], "c0")], flat, "flat")
 

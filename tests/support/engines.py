@@ -11,5 +11,5 @@ def inline(jobs: Iterable[Job | None], workers: int | None = None) -> Iterator[E
     """The events of the jobs."""
     queue, load = JobQueue(jobs), functools.cache(load_dataset)
     while (number := queue.take()) is not None:
-        for message in train_job(queue.taken[number], load):
-            yield queue.event(number, message)
+        for report in train_job(number, queue.taken[number], load):
+            yield queue.event(report)

@@ -20,7 +20,7 @@ def find_learning_rate(arguments: argparse.Namespace) -> int:
     """Try growing rates, read the curve, write it with its picture, print what to do next."""
     from tinydigits.errors import StorageError
     from tinydigits.records import write_record
-    from tinydigits.reports.lr_plot import learning_rate_curve
+    from tinydigits.reports.plots import learning_rate_curve
     from tinydigits.storage import file_stem, make_directory, next_free
     from tinydigits.training.loop import start_state
     from tinydigits.training.lr_finder import learning_rate_trials, suggest

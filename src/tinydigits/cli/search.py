@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plan, search, draw, print."""
     from tinydigits.inspection.budget import load_budget
-    from tinydigits.reports.front_plot import front_picture
+    from tinydigits.reports.plots import front_picture
     from tinydigits.studies.search.plan import Limits, plan_search
     from tinydigits.studies.search.search import run_search
 

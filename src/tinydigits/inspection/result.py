@@ -134,12 +134,31 @@ class Inspection(Record, frozen=True):
     goal: Target | None = None
     budget: BudgetCheck | None = None
 
+    def columns(self) -> dict[str, list[str]]:
+        """The layer table: headings and cells. Names that only number the layers are left out."""
+        layers = self.layers
+        columns = {
+            "#": [str(number) for number in range(1, len(layers) + 1)],
+            "name": [layer.name for layer in layers],
+            "layer": [layer.kind for layer in layers],
+            "window": [window(layer) for layer in layers],
+            "output": [by(layer.output_shape) for layer in layers],
+            "params": [f"{layer.parameters:,}" if layer.parameters else UNKNOWN for layer in layers],
+            "MACs": [f"{layer.macs:,}" if layer.macs else UNKNOWN for layer in layers],
+            "field": [times(layer.receptive_field) for layer in layers],
+            "jump": [times(layer.jump) for layer in layers],
+            "KiB": [f"{layer.activation_bytes / 1024:.1f}" for layer in layers],
+        }
+        if all(name.replace(".", "").isdigit() for name in columns["name"]):
+            del columns["name"]
+        return columns
+
     def __str__(self) -> str:
         return _captured(self, print_inspection)
 
     def _repr_html_(self) -> str:
         """The same for a notebook."""
-        columns = _columns(self)
+        columns = self.columns()
         head, *body = (
             "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
             for tag, cells in (("th", columns), *(("td", row) for row in zip(*columns.values(), strict=True)))
@@ -197,27 +216,8 @@ def _captured(inspection: Inspection, show: Callable[[Inspection, Console], None
     return text.get().rstrip("\n")
 
 
-def _columns(inspection: Inspection) -> dict[str, list[str]]:
-    """The table's headings and cells; names that only number the layers are left out."""
-    layers = inspection.layers
-    columns = {
-        "#": [str(number) for number in range(1, len(layers) + 1)],
-        "name": [layer.name for layer in layers],
-        "layer": [layer.kind for layer in layers],
-        "window": [_window(layer) for layer in layers],
-        "output": [by(layer.output_shape) for layer in layers],
-        "params": [f"{layer.parameters:,}" if layer.parameters else UNKNOWN for layer in layers],
-        "MACs": [f"{layer.macs:,}" if layer.macs else UNKNOWN for layer in layers],
-        "field": [times(layer.receptive_field) for layer in layers],
-        "jump": [times(layer.jump) for layer in layers],
-        "KiB": [f"{layer.activation_bytes / 1024:.1f}" for layer in layers],
-    }
-    if all(name.replace(".", "").isdigit() for name in columns["name"]):
-        del columns["name"]
-    return columns
-
-
-def _window(layer: Layer) -> str:
+def window(layer: Layer) -> str:
+    """A layer's kernel as `3×3 s2 p1`: stride and padding unless they are 1 and 0; empty without a kernel."""
     if layer.kernel is None:
         return ""
     parts = [by(layer.kernel)]
@@ -229,7 +229,7 @@ def _window(layer: Layer) -> str:
 
 
 def _layer_table(inspection: Inspection) -> Table:
-    columns = _columns(inspection)
+    columns = inspection.columns()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in columns:
         table.add_column(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from tinydigits.records import Difference
 from tinydigits.reports.markup import Html, tag
 
 Point = tuple[float, float]
@@ -31,23 +32,6 @@ class Polyline(NamedTuple):
     """A curve through points (x, y); `style`: classes of the style sheet."""
 
     points: Sequence[Point]
-    style: str
-
-
-class Dots(NamedTuple):
-    """The accuracies of one study's seeds."""
-
-    name: str
-    values: Sequence[float]
-    style: str
-
-
-class Bar(NamedTuple):
-    """A difference of accuracies, in [-1, 1], with its interval."""
-
-    name: str
-    difference: float
-    interval: Span
     style: str
 
 
@@ -98,15 +82,13 @@ def zoom(values: Iterable[float], least: float = 0.001) -> Span:
     return max(0.0, low - 0.12 * size), min(1.0 + 0.02 * size, high + 0.12 * size)
 
 
-def line_chart(
-    lines: Sequence[Polyline], frame: Frame, label: str, *, x_axis: str, target: float | None = None
-) -> Html:
-    """Curves of fractions in per cent, the later ones above, cut off at the edge of the frame.
+def line_chart(lines: Sequence[Polyline], frame: Frame, label: str, target: float | None) -> Html:
+    """Curves of fractions in per cent over epochs, the later ones above, cut off at the edge of the frame.
 
     `label` is the picture in words, and `target` a fraction that is drawn across as a dashed line.
     """
     marks = [_target(frame, target), _curves(lines, frame)]
-    return _chart(frame, label, marks, x_axis, _numbers(_whole(frame.x)), _percents(ticks(*frame.y)))
+    return _chart(frame, label, marks, "epoch", _numbers(_whole(frame.x)), _percents(ticks(*frame.y)))
 
 
 def loss_chart(lines: Sequence[Polyline], frame: Frame, label: str) -> Html:
@@ -119,32 +101,30 @@ def loss_chart(lines: Sequence[Polyline], frame: Frame, label: str) -> Html:
 
 def _curves(lines: Sequence[Polyline], frame: Frame) -> Html:
     """In a frame of their own, which cuts them off at its edge."""
-    top, left = _TOP - 3, _LEFT - 3
     inner = [
-        tag("polyline", points=" ".join(_xy(frame, p, left, top) for p in line.points), class_=f"line {line.style}")
+        tag("polyline", points=" ".join(_xy(frame, point) for point in line.points), class_=f"line {line.style}")
         if len(line.points) > 1
-        else _dot(frame, line.points[0], line.style, left, top)
+        else _dot(frame, line.points[0], line.style)
         for line in lines
         if line.points
     ]
-    width, height = _WIDTH - left - _RIGHT + 4, frame.height - top - _BOTTOM + 3
-    return tag("svg", *inner, x=left, y=top, width=width, height=height)
+    x, y = _LEFT - 3, _TOP - 3
+    width, height = _WIDTH - x - _RIGHT + 4, frame.height - y - _BOTTOM + 3
+    return tag("svg", *inner, x=x, y=y, width=width, height=height, viewBox=f"{x} {y} {width:g} {height:g}")
 
 
-def dots_chart(groups: Sequence[Dots], y: Span, label: str, *, target: float | None, x_axis: str) -> Html:
-    """A dot a seed, in their order, and a bar at the mean of each group."""
+def dots_chart(groups: Sequence[Sequence[float]], y: Span, label: str, *, target: float | None, x_axis: str) -> Html:
+    """A dot a seed, in their order, and a bar at the mean of each group; several groups by their letters."""
     frame = Frame((-0.5, len(groups) - 0.5), y)
     marks: list[Html | None] = [_target(frame, target)]
-    for x, group in enumerate(groups):
-        count = len(group.values)
+    for x, values in enumerate(groups):
+        count = len(values)
         spread = 0.66 / max(count - 1, 1)
-        mean = frame.down(sum(group.values) / count)
-        left, right = frame.across(x - 0.42), frame.across(x + 0.42)
-        marks.append(tag("line", x1=left, x2=right, y1=mean, y2=mean, class_=f"line thick {group.style}"))
-        for i, value in enumerate(group.values):
-            marks.append(_dot(frame, (x + (i - (count - 1) / 2) * spread, value), group.style))
+        marks.append(_across(frame, (x - 0.42, x + 0.42), sum(values) / count, f"line thick {look(x)}"))
+        for i, value in enumerate(values):
+            marks.append(_dot(frame, (x + (i - (count - 1) / 2) * spread, value), look(x)))
         if len(groups) > 1:
-            marks.append(_words(frame.across(x), frame.height - _BOTTOM + 17, group.name, "middle"))
+            marks.append(_words(frame.across(x), frame.height - _BOTTOM + 17, letter(x), "middle"))
     return _chart(frame, label, marks, x_axis, [], _percents(ticks(*y)))
 
 
@@ -162,28 +142,26 @@ def reliability_chart(series: Sequence[tuple[Sequence[tuple[float, float, int]],
     return _chart(frame, label, marks, "confidence", steps, steps)
 
 
-def interval_chart(rows: Sequence[Bar], label: str) -> Html:
-    """Differences with their intervals, in points of accuracy."""
-    ends = [end for row in rows for end in row.interval] + [0.0]
+def interval_chart(differences: Sequence[Difference], label: str) -> Html:
+    """Differences from the first study with their intervals, in points of accuracy; the second study is on top."""
+    ends = [end for found in differences for end in found.interval] + [0.0]
     margin = max(0.08 * (max(ends) - min(ends)), 1e-5)
-    x, y = (min(ends) - margin, max(ends) + margin), (len(rows) - 0.4, -0.6)
-    frame = Frame(x, y, height=_TOP + _BOTTOM + 38 * len(rows))
+    x, y = (min(ends) - margin, max(ends) + margin), (len(differences) + 0.6, 0.4)
+    frame = Frame(x, y, height=_TOP + _BOTTOM + 38 * len(differences))
     zero = frame.across(0)
     marks: list[Html | None] = [tag("line", x1=zero, x2=zero, y1=_TOP, y2=frame.height - _BOTTOM, class_="zero")]
-    for number, row in enumerate(rows):
-        down = frame.down(number)
-        left, right = map(frame.across, row.interval)
-        marks.append(tag("line", x1=left, x2=right, y1=down, y2=down, class_=f"line thick {row.style}"))
-        marks.append(_dot(frame, (row.difference, number), row.style))
-        marks.append(_words(_LEFT - 8, down + 4, row.name, "end"))
+    for number, found in enumerate(differences, start=1):
+        marks.append(_across(frame, found.interval, number, f"line thick {look(number)}"))
+        marks.append(_dot(frame, (found.difference, number), look(number)))
+        marks.append(_words(_LEFT - 8, frame.down(number) + 4, letter(number), "end"))
     steps = [(value, ("+" if value > 0 else "") + words) for value, words in _percents(ticks(*x))]
     return _chart(frame, label, marks, "points of accuracy", steps, [])
 
 
-def legend(entries: Iterable[tuple[str, str]]) -> Html:
-    """Below a chart: (words, style of a line)."""
+def legend(entries: Iterable[tuple[str, str]], target: float | None = None) -> Html:
+    """Below a chart: (words, style of a line), and the target, if there is one."""
     items = []
-    for words, style in entries:
+    for words, style in [*entries, *([] if target is None else [(f"target: {100 * target:.2f} %", "target")])]:
         sample = tag("line", x1=1, x2=23, y1=5, y2=5, class_=style if style == "target" else f"line {style}")
         items.append(tag("li", tag("svg", sample, viewBox="0 0 24 10", class_="sample", aria_hidden="true"), words))
     return tag("ul", *items, class_="legend")
@@ -208,9 +186,8 @@ def _chart(
     base = frame.height - _BOTTOM
     parts = []
     for value, words in y_ticks:
-        y = frame.down(value)
-        parts.append(tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="grid"))
-        parts.append(_words(_LEFT - 7, y + 4, words, "end"))
+        parts.append(_across(frame, frame.x, value, "grid"))
+        parts.append(_words(_LEFT - 7, frame.down(value) + 4, words, "end"))
     parts.append(tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=base, y2=base, class_="axis"))
     for value, words in x_ticks:
         x = frame.across(value)
@@ -227,12 +204,8 @@ def _numbers(steps: Iterable[float]) -> list[Tick]:
 
 def _percents(steps: Sequence[float]) -> list[Tick]:
     """Fractions in per cent, with as many decimals as they take."""
-    decimals = next((d for d in range(5) if all(_is_whole(100 * step * 10**d) for step in steps)), 5)
+    decimals = max((len(f"{100 * step:.8g}".partition(".")[2]) for step in steps), default=0)
     return [(step, f"{100 * step:.{decimals}f}".replace("-", "−")) for step in steps]
-
-
-def _is_whole(value: float) -> bool:
-    return abs(value - round(value)) < 1e-6 * max(1.0, abs(value))
 
 
 def _whole(span: Span) -> list[float]:
@@ -245,17 +218,21 @@ def _whole(span: Span) -> list[float]:
 def _target(frame: Frame, target: float | None) -> Html | None:
     if target is None or not min(frame.y) <= target <= max(frame.y):
         return None
-    y = frame.down(target)
-    return tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y, class_="target")
+    return _across(frame, frame.x, target, "target")
 
 
-def _dot(frame: Frame, point: Point, style: str, left: float = 0, top: float = 0) -> Html:
-    x, y = frame.across(point[0]) - left, frame.down(point[1]) - top
-    return tag("circle", cx=x, cy=y, r=4.2, class_=f"dot {style}")
+def _across(frame: Frame, span: Span, y: float, style: str) -> Html:
+    """A horizontal line over a range of x."""
+    left, right = map(frame.across, span)
+    return tag("line", x1=left, x2=right, y1=frame.down(y), y2=frame.down(y), class_=style)
 
 
-def _xy(frame: Frame, point: Point, left: float = 0, top: float = 0) -> str:
-    return f"{frame.across(point[0]) - left:.1f},{frame.down(point[1]) - top:.1f}"
+def _dot(frame: Frame, point: Point, style: str) -> Html:
+    return tag("circle", cx=frame.across(point[0]), cy=frame.down(point[1]), r=4.2, class_=f"dot {style}")
+
+
+def _xy(frame: Frame, point: Point) -> str:
+    return f"{frame.across(point[0]):.1f},{frame.down(point[1]):.1f}"
 
 
 def _words(x: float, y: float, words: str, anchor: str) -> Html:

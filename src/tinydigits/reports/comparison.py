@@ -7,7 +7,7 @@ import numpy as np
 
 from tinydigits.records import LAST3
 from tinydigits.reports.analysis import evaluation_digits, points, short_name
-from tinydigits.reports.charts import Bar, interval_chart, letter, look
+from tinydigits.reports.charts import interval_chart, letter, look
 from tinydigits.reports.html import page
 from tinydigits.reports.markup import Html, join, table, tag
 from tinydigits.reports.sections import (
@@ -51,7 +51,6 @@ def comparison_page(
     kinds = {source.kind for source in sources}
     what = "runs and studies" if len(kinds) > 1 else "studies" if kinds == {"study"} else "runs"
     lead = f"{len(sources)} {what} on the {evaluation_digits(sources[0])}; each is compared with A."
-    warnings = list(dict.fromkeys(source.result.warning for source in sources if source.result.warning))
     sections = [
         Section("table", "Side by side", _side_by_side(sources, data)),
         Section("differences", "Differences from A", _differences(sources, differences)),
@@ -61,7 +60,7 @@ def comparison_page(
         Section("environment", "Environment and command", environment_section(sources)),
     ]
     top = [_outcomes(names, differences)]
-    return page(f"Compared: {', '.join(names)}", "Comparison", lead, warnings, top, sections)
+    return page(f"Compared: {', '.join(names)}", "Comparison", lead, sources, top, sections)
 
 
 def _chip(number: int) -> Html:
@@ -155,21 +154,18 @@ def _verdicts(source: "Source") -> str:
 def _differences(sources: "Sequence[Source]", differences: "Sequence[Difference] | str") -> Html:
     if isinstance(differences, str):
         return missing(differences)
-    bars = [
-        Bar(letter(number), found.difference, found.interval, look(number))
-        for number, found in enumerate(differences, start=1)
-    ]
     label = "Differences of accuracy from A: " + "; ".join(
-        f"{bar.name} {_signed(bar.difference)} points, from {' to '.join(map(_signed, bar.interval))}" for bar in bars
+        f"{letter(number)} {_signed(found.difference)} points, from {' to '.join(map(_signed, found.interval))}"
+        for number, found in enumerate(differences, start=1)
     )
-    picture = figure(interval_chart(bars, label), "Difference from A with its 95 % interval")
+    picture = figure(interval_chart(differences, label), "Difference from A with its 95 % interval")
     notes = ["Right of the line: better than A. Both are resampled on the same digits, each with its own seeds."]
     if min(source.result.n for source in sources) < _ENOUGH_SEEDS:
         notes.append(
             f"With fewer than {_ENOUGH_SEEDS} seeds a side, this compares trained weights, and says little about other "
             "seeds."
         )
-    if len(bars) > 1:
+    if len(differences) > 1:
         notes.append("Each comparison is at 95 % on its own: of twenty without a difference, about one would show one.")
     words = tag("div", *(paragraph(note, "note") for note in notes))
     return tag("div", picture, words, class_="pictures")

@@ -2,6 +2,7 @@
 
 matplotlib is loaded by the first picture, never by an import; pyplot and its global state are not used.
 The same data and the same matplotlib give the same bytes.
+A picture that cannot be written is a StorageError.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinydigits.records import Epoch, Mistake
+from tinydigits.records import Epoch, LearningRateResult, Mistake, SearchResult, TrialRow
+from tinydigits.reports.charts import zoom
 from tinydigits.reports.style import BLUE, DPI, GREEN, GREY, VERMILION, chart, page, style, write
 
 if TYPE_CHECKING:
@@ -23,11 +25,7 @@ Digits = Literal["test", "validation"]
 
 
 def training_curve(epochs: Sequence[Epoch], path: Path, evaluated_on: Digits = "test") -> None:
-    """Write `training_figure` as a PNG.
-
-    Raises:
-        StorageError: the picture cannot be written.
-    """
+    """Write `training_figure` as a PNG."""
     write(training_figure(epochs, evaluated_on), path)
 
 
@@ -80,18 +78,11 @@ def _draw_accuracy(axes: "Axes", epochs: Sequence[Epoch], evaluated_on: Digits) 
         bar.set_solid_capstyle("butt")
         shown[f"mean of the last three: {mean:.2f} %"] = bar
     shown[f"best on {evaluated_on} (optimistic): {test[best]:.2f} %"] = ring
-    axes.set_ylim(*_zoom(train, test))
+    late = [accuracy for row in epochs[len(epochs) // 2 :] for accuracy in (row.train_accuracy, row.accuracy)]
+    axes.set_ylim(*(100 * end for end in zoom(late, least=0.002)))
     axes.set_title("Accuracy in per cent (zoomed)")
     _epoch_axis(axes, numbers)
     _legend_below(axes, list(shown.values()), list(shown))
-
-
-def _zoom(*curves: Sequence[float]) -> tuple[float, float]:
-    """The per cents in which the second half of the curves lies, with some margin."""
-    late = [value for curve in curves for value in curve[len(curve) // 2 :]]
-    low, high = min(late), max(late)
-    size = max(high - low, 0.2)
-    return max(0.0, low - 0.25 * size), min(100.0 + 0.05 * size, high + 0.15 * size)
 
 
 def _epoch_axis(axes: "Axes", numbers: Sequence[float]) -> None:
@@ -107,12 +98,80 @@ def _legend_below(axes: "Axes", handles: "Sequence[Artist]", labels: Sequence[st
     axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
-def confusion_picture(confusion: ArrayLike, path: Path) -> None:
-    """Draw counts [10, 10] (rows: true digit), coloured by the mistakes, so that these stand out.
+def learning_rate_curve(result: LearningRateResult, path: Path) -> None:
+    """Draw the loss over the learning rate, with the rate of the lowest loss and the one that is suggested."""
+    rates = [trial.learning_rate for trial in result.trials]
+    losses = [trial.loss for trial in result.trials]
+    smoothed = [trial.smoothed for trial in result.trials]
+    low, high = min(smoothed), max(smoothed[: smoothed.index(min(smoothed)) + 1])
+    lowest, suggested = result.at_lowest, result.learning_rate
+    with chart(path, 8, 4.6) as (_, axes):
+        axes.set_xscale("log")
+        axes.plot(rates, losses, color=GREY, linewidth=0.8, alpha=0.5, label="each batch")
+        axes.plot(rates, smoothed, color=BLUE, label="smoothed")
+        axes.plot(lowest, low, "o", color=VERMILION, markersize=8, label=f"lowest, at {lowest:.2g}", zorder=3)
+        axes.axvline(suggested, color=GREEN, linestyle="--", label=f"suggested: {suggested:g}, a tenth of that")
+        axes.set_ylim(max(0.0, low - 0.25 * (high - low)), high + 0.35 * (high - low))
+        axes.set_xlim(rates[0], rates[-1])
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("learning rate, growing from batch to batch")
+        axes.set_title("Learning-rate finder: training loss")
+        axes.legend(loc="lower left")
 
-    Raises:
-        StorageError: the picture cannot be written.
-    """
+
+def front_picture(result: SearchResult, path: Path) -> None:
+    """Draw what a search has tried: accuracy on validation digits against parameters, the front and the choice."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    # what was trained to the end, and the goal; others may be cut off
+    shown = [n.accuracy for n in result.networks if n.epochs == result.epochs and n.accuracy is not None]
+    shown += [row.accuracy for row in result.front] + ([] if result.target is None else [result.target])
+    low, high = (100 * end for end in zoom(shown))
+    digits = f"{result.validation:,} validation digits of {result.data}"
+    with chart(path, 9.6, 5.4) as (figure, axes):
+        axes.set_xscale("log")
+        axes.set_ylim(low, high)
+        _draw_networks(axes, result, floor=low + 0.015 * (high - low))
+        _draw_front(axes, result)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("parameters")
+        axes.set_title(f"Accuracy on {digits} in per cent (zoomed), budget {result.budget}")
+        figure.legend(loc="outside lower center", ncols=2)
+
+
+def _draw_networks(axes: "Axes", result: SearchResult, floor: float) -> None:
+    """Those that were stopped early, at their last accuracy or at the lower edge; and those trained to the end."""
+    racing = [network for network in result.networks if network.seed == 0]
+    if stopped := [network for network in racing if network.epochs < result.epochs and network.accuracy is not None]:
+        label = f"stopped before epoch {result.epochs} (at the lower edge: or below it): {len(stopped):,}"
+        axes.plot(*_points(stopped, floor), "x", color="#B8B8B8", markersize=5, markeredgewidth=1.2, label=label)
+    ended = [network for network in racing if network.epochs == result.epochs]
+    label = f"trained to the end, first seed: {len(ended):,}"
+    axes.plot(*_points(ended), "o", color=BLUE, markersize=5, markeredgewidth=1.2, label=label)
+
+
+def _points(networks: Sequence[TrialRow], floor: float = 0.0) -> tuple[list[int], list[float]]:
+    """Parameters, and accuracies in per cent, at least `floor`."""
+    return [n.parameters for n in networks], [max(floor, 100 * (n.accuracy or 0.0)) for n in networks]
+
+
+def _draw_front(axes: "Axes", result: SearchResult) -> None:
+    xs, ys = [row.parameters for row in result.front], [100 * row.accuracy for row in result.front]
+    axes.step(xs, ys, where="post", color=VERMILION, label="Pareto front (mean over the seeds)")
+    axes.plot(xs, ys, "o", color=VERMILION, markersize=5)
+    chosen, x, y = result.chosen, result.chosen.parameters, 100 * result.chosen.accuracy
+    seeds = f"mean of {len(chosen.seeds)} seeds" if len(chosen.seeds) > 1 else "one seed"
+    label = f"chosen: {x:,} parameters, {y:.2f} % ({seeds})"
+    axes.plot(x, y, "*", color=GREEN, markeredgecolor="white", markersize=17, label=label, zorder=4)
+    if result.target is not None:
+        target = 100 * result.target
+        axes.axhline(target, color=GREY, linestyle="--", linewidth=1.2, label=f"goal: {target:.2f} %", zorder=1)
+
+
+def confusion_picture(confusion: ArrayLike, path: Path) -> None:
+    """Draw counts [10, 10] (rows: true digit), coloured by the mistakes, so that these stand out."""
     counts = np.asarray(confusion)
     correct, total = int(np.trace(counts)), int(counts.sum())
     wrong = total - correct
@@ -156,11 +215,7 @@ def tile(axes: "Axes", image: NDArray[np.uint8], x: int, y: int, size: int) -> N
 
 
 def augmentation_preview(originals: NDArray[np.uint8], augmented: NDArray[np.uint8], path: Path) -> None:
-    """Draw a row a digit: `originals` uint8 [N, 28, 28], then its variants `augmented` uint8 [N, K, 28, 28].
-
-    Raises:
-        StorageError: the picture cannot be written.
-    """
+    """Draw a row a digit: `originals` uint8 [N, 28, 28], then its variants `augmented` uint8 [N, K, 28, 28]."""
     size, gap, aside, header = 84, 9, 21, 45
     count, variants = augmented.shape[:2]
     start = gap + size + aside  # where the variants begin
@@ -180,9 +235,6 @@ def mistakes_picture(images: NDArray[np.uint8], mistakes: Sequence[Mistake], pat
     """Draw misclassified digits, `images` uint8 [M, 28, 28], with true digit, predicted digit and confidence.
 
     A digit whose label is in doubt gets a frame, and what reviewers say.
-
-    Raises:
-        StorageError: the picture cannot be written.
     """
     columns, size, pitch_x, pitch_y, header = 6, 140, 204, 246, 60
     rows = -(-len(mistakes) // columns)

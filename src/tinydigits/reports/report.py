@@ -50,12 +50,13 @@ def report(
         raise StorageError(
             f"{file} exists already and is no report, and nothing else is overwritten. Use another --out."
         )
-    from tinydigits.studies.report_data import check_same_digits, gather_report_data  # loads torch
+    from tinydigits.studies.compare import reject_different_digits
+    from tinydigits.studies.report_data import gather_report_data  # loads torch
     from tinydigits.studies.results import read_source
 
     found = [read_source(path) for path in paths]
     for other in found[1:]:
-        check_same_digits(found[0], other)
+        reject_different_digits([(source.name, source.result) for source in (found[0], other)])
     alone, digits = len(paths) == 1, None if data_dir is None else Path(data_dir)
     data = [gather_report_data(source, digits, explain=alone) for source in found]
     differences = _differences(found, data)

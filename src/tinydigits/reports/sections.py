@@ -1,5 +1,6 @@
 """The sections of a report; one that cannot be shown says why, in a line."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -8,17 +9,15 @@ import numpy as np
 from msgspec.structs import asdict
 from numpy.typing import NDArray
 
-from tinydigits.records import LAST3
 from tinydigits.reports import analysis, charts
 from tinydigits.reports.analysis import evaluation_digits, plural
-from tinydigits.reports.charts import Dots, Frame, Polyline, legend, letter, look, zoom
+from tinydigits.reports.charts import Frame, Polyline, legend, letter, look, zoom
 from tinydigits.reports.markup import Html, digit_picture, facts, heat_picture, join, scrolling, table, tag, text
-from tinydigits.reports.tables import duration, in_points, interval_text, percent
+from tinydigits.reports.tables import calibration_figures, duration, in_points, interval_text, percent, seed_columns
 
 if TYPE_CHECKING:
     from tinydigits.data.dataset import Dataset
-    from tinydigits.inspection.result import Layer
-    from tinydigits.records import Calibration, Verdict
+    from tinydigits.records import Verdict
     from tinydigits.studies.predictions import MisclassifiedDigit, SeedPredictions
     from tinydigits.studies.report_data import Explained, ReportData
     from tinydigits.studies.results import Source
@@ -113,7 +112,10 @@ def curves_section(sources: "Sequence[Source]") -> Html:
     """All seeds: accuracy and loss over the epochs, and where they end; of a single source, also as a table."""
     pictures = [accuracy_curves(sources), final_dots(sources), loss_curves(sources)]
     if len(sources) == 1 and sources[0].result.n > 1:
-        pictures.append(_seed_table(sources[0]))
+        columns = seed_columns(sources[0].result)
+        rows, n = list(zip(*columns.values(), strict=True)), sources[0].result.n
+        caption = "Accuracy of every seed, and 95 % lower bound of the mean"
+        pictures.append(table(caption, list(columns), rows[:n], numbers=1, foot=rows[n:]))
     if not any(pictures):
         return missing("the curves. Their files are missing.")
     return tag("div", *pictures, class_="pictures")
@@ -126,7 +128,11 @@ def lettered(number: int, source: "Source") -> str:
 
 def accuracy_curves(sources: "Sequence[Source]") -> Html | None:
     """Thin lines: the seeds; a thick one: their mean. None if no source has two epochs."""
-    long = [(number, source) for number, source in enumerate(sources) if _has_curves(source)]
+    long = [
+        (number, source)
+        for number, source in enumerate(sources)
+        if source.result.epochs > 1 and all(len(run.accuracy_by_epoch) > 1 for run in source.result.runs)
+    ]
     if not long:
         return None
     alone = len(sources) == 1
@@ -147,19 +153,13 @@ def accuracy_curves(sources: "Sequence[Source]") -> Html | None:
         late += trained[len(trained) // 2 :]
         lines.append(Polyline(_by_epoch(trained), "dashed c1"))
         entries.append(("training digits, while learning", "dashed c1"))
-    if target is not None:
-        late.append(target)
-        entries.append((f"target: {percent(target)}", "target"))
+    late += [] if target is None else [target]
     results = [source.result for _, source in long]
     frame = Frame((1, max(result.epochs for result in results)), zoom(late))
     seeds = plural(sum(result.n for result in results), "seed")
     label = f"Accuracy by epoch of {seeds}, ending at {', '.join(ends)}"
-    chart = charts.line_chart(lines, frame, label, x_axis="epoch", target=target)
-    return figure(chart, "Accuracy by epoch in per cent (zoomed)", legend(entries))
-
-
-def _has_curves(source: "Source") -> bool:
-    return source.result.epochs > 1 and all(len(run.accuracy_by_epoch) > 1 for run in source.result.runs)
+    chart = charts.line_chart(lines, frame, label, target)
+    return figure(chart, "Accuracy by epoch in per cent (zoomed)", legend(entries, target))
 
 
 def final_dots(sources: "Sequence[Source]") -> Html | None:
@@ -167,21 +167,18 @@ def final_dots(sources: "Sequence[Source]") -> Html | None:
     if all(source.result.n < 2 for source in sources):
         return None
     alone = len(sources) == 1
-    groups, entries, ends = [], [], []
-    for number, source in enumerate(sources):
-        group = Dots(letter(number), [run.accuracy for run in source.result.runs], look(number))
-        groups.append(group)
-        entries.append(("mean of the seeds" if alone else lettered(number, source), f"thick {group.style}"))
-        ends.append(("" if alone else f"{source.name}: ") + ", ".join(map(percent, group.values)))
-    values = [accuracy for group in groups for accuracy in group.values]
+    groups = [[run.accuracy for run in source.result.runs] for source in sources]
+    names = ["mean of the seeds"] if alone else [lettered(number, source) for number, source in enumerate(sources)]
+    entries = [(name, f"thick {look(number)}") for number, name in enumerate(names)]
     target = sources[0].target if alone else None
-    if target is not None:
-        values.append(target)
-        entries.append((f"target: {percent(target)}", "target"))
+    values = [*itertools.chain(*groups), *([] if target is None else [target])]
     x_axis = "a dot a seed, in their order" if alone else "a dot a seed"
+    ends = [", ".join(map(percent, group)) for group in groups]
+    if not alone:
+        ends = [f"{source.name}: {end}" for source, end in zip(sources, ends, strict=True)]
     label = f"Final accuracy seed by seed: {'; '.join(ends)}"
     chart = charts.dots_chart(groups, zoom(values), label, target=target, x_axis=x_axis)
-    return figure(chart, "Final epoch, seed by seed, in per cent", legend(entries))
+    return figure(chart, "Final epoch, seed by seed, in per cent", legend(entries, target))
 
 
 def loss_curves(sources: "Sequence[Source]") -> Html | None:
@@ -212,76 +209,27 @@ def _mean(curves: Sequence[Sequence[float]]) -> list[float]:
     return [sum(values) / len(values) for values in zip(*curves, strict=False)]
 
 
-def _seed_table(source: "Source") -> Html:
-    result, final = source.result, source.result.final
-    headings, columns, summaries = ["seed", "final epoch"], [[run.accuracy for run in result.runs]], [final]
-    if result.epochs >= LAST3:
-        headings.append("mean of the last three")
-        columns.append([run.accuracy_last3 for run in result.runs])
-        summaries.append(result.last3)
-    if result.epochs > 1:
-        headings.append(f"best on {source.evaluated_on} (optimistic)")
-        columns.append([run.accuracy_best for run in result.runs])
-    rows = [[str(seed), *map(percent, values)] for seed, *values in zip(result.seeds, *columns, strict=True)]
-    foot = [["mean", *(percent(summary.mean, 3) for summary in summaries)]]
-    if final.sd is not None:
-        foot.append(["sd (points)", *(in_points(summary.sd) for summary in summaries)])
-    if final.lower_bound is not None:
-        foot.append(["lower bound", *(percent(summary.lower_bound, 3) for summary in summaries)])
-    for cells in foot:
-        cells += [""] * (len(headings) - len(cells))
-    caption = "Accuracy of every seed, and 95 % lower bound of the mean"
-    return table(caption, headings, rows, numbers=1, foot=foot)
-
-
 def network_section(data: "ReportData") -> Html:
     """The layer table."""
     network = data.network
     if isinstance(network, str):
         return missing(network)
-    headings = ["#", "name", "layer", "window", "output", "parameters", "MACs", "field", "jump"]
-    rows = [_layer_row(number, layer) for number, layer in enumerate(network.layers, start=1)]
-    total = ["", "", "total", "", "", f"{network.parameters:,}", f"{network.macs:,}", "", ""]
-    if all(layer.name.replace(".", "").isdigit() for layer in network.layers):
-        for cells in [headings, *rows, total]:
-            del cells[1]
+    columns = network.columns()
+    totals = {"layer": "total", "params": f"{network.parameters:,}", "MACs": f"{network.macs:,}"}
     notes = (
         "Window: kernel; s stride, p padding unless they are 1 and 0. Field: receptive field; jump: distance between "
-        "neighbours; both in input pixels. MACs: multiply-accumulates of convolutions and linear layers for one digit."
+        "neighbours; both in input pixels. MACs: multiply-accumulates of convolutions and linear layers for one digit. "
+        "KiB: output in float32."
     )
-    numbers = headings.index("output")
-    body = table("Layers of the network", headings, rows, numbers=numbers, foot=[total], class_="layers")
+    body = table(
+        "Layers of the network",
+        list(columns),
+        zip(*columns.values(), strict=True),
+        numbers=list(columns).index("output"),
+        foot=[[totals.get(heading, "") for heading in columns]],
+        class_="layers",
+    )
     return join([body, paragraph(notes, "note"), bullets(network.findings) if network.findings else None])
-
-
-def _layer_row(number: int, layer: "Layer") -> list[str]:
-    shape = "×".join(map(str, layer.output_shape))
-    counts = [f"{count:,}" if count else "–" for count in (layer.parameters, layer.macs)]
-    return [
-        str(number),
-        layer.name,
-        layer.kind,
-        window(layer),
-        shape,
-        *counts,
-        *map(pair, (layer.receptive_field, layer.jump)),
-    ]
-
-
-def window(layer: "Layer") -> str:
-    """A layer's kernel as `3×3 s2 p1`: stride and padding unless they are 1 and 0; empty without a kernel."""
-    if layer.kernel is None:
-        return ""
-    stride = f" s{pair(layer.stride)}" if layer.stride != (1, 1) else ""
-    padding = f" p{pair(layer.padding)}" if layer.padding != (0, 0) else ""
-    return "×".join(map(str, layer.kernel)) + stride + padding
-
-
-def pair(lengths: tuple[int, int] | None) -> str:
-    """Height and width as `3×5`, or `3` if they are equal; a dash for None."""
-    if lengths is None:
-        return "–"
-    return str(lengths[0]) if lengths[0] == lengths[1] else f"{lengths[0]}×{lengths[1]}"
 
 
 def mistakes_section(data: "ReportData") -> Html:
@@ -376,7 +324,15 @@ def calibration_section(source: "Source", data: "ReportData") -> Html:
             "note",
         )
         return tag("div", measured, note, class_="pair")
-    return tag("div", tag("div", measured, _coverage_table(fitted)), _calibration_tables(fitted), class_="pair")
+    digits = f"{fitted.digits:,} validation digits" if fitted.digits is not None else "validation digits"
+    caption = f"Fitted with the calibration run on {digits}"
+    figures = table(caption, ["what", "value"], calibration_figures(fitted), numbers=1)
+    kept = [(percent(float(part), 1), percent(accuracy)) for part, accuracy in fitted.coverage_accuracy.items()]
+    rejected = [(kind.replace("_", " "), percent(part, 1)) for kind, part in fitted.rejected.items()]
+    first = "Validation digits kept, the most confident first"
+    coverage = table(first, ["kept", "accuracy"], kept, numbers=1) if kept else None
+    others = table("Pictures that are no digits", ["kind", "rejected"], rejected, numbers=1) if rejected else None
+    return tag("div", tag("div", measured, coverage), tag("div", figures, others), class_="pair")
 
 
 def _reliability(predictions: "SeedPredictions", source: "Source") -> Html:
@@ -401,28 +357,6 @@ def _reliability(predictions: "SeedPredictions", source: "Source") -> Html:
         "note",
     )
     return figure(charts.reliability_chart(series, label, _FEW), caption, legend(entries), note)
-
-
-def _coverage_table(fitted: "Calibration") -> Html | None:
-    rows = [(percent(float(kept), 1), percent(accuracy)) for kept, accuracy in fitted.coverage_accuracy.items()]
-    heading = "Validation digits kept, the most confident first"
-    return table(heading, ["kept", "accuracy"], rows, numbers=1) if rows else None
-
-
-def _calibration_tables(fitted: "Calibration") -> Html:
-    rows = [
-        ("temperature", f"{fitted.temperature:.3f}"),
-        ("calibration error (ECE) before", percent(fitted.ece_before)),
-        ("calibration error (ECE) after", percent(fitted.ece_after)),
-        ("max logit below which it is “no digit”", f"{fitted.threshold:.3f}"),
-        ("digits kept by this threshold", percent(fitted.coverage)),
-    ]
-    rejected = [(kind.replace("_", " "), percent(fraction, 1)) for kind, fraction in fitted.rejected.items()]
-    digits = f"{fitted.digits:,} validation digits" if fitted.digits is not None else "validation digits"
-    first = table(f"Fitted with the calibration run on {digits}", ["what", "value"], rows, numbers=1)
-    if not rejected:
-        return first
-    return tag("div", first, table("Pictures that are no digits", ["kind", "rejected"], rejected, numbers=1))
 
 
 def saliency_section(data: "ReportData") -> Html:

@@ -2,9 +2,9 @@
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinydigits.storage import write_bytes
 
@@ -15,31 +15,13 @@ if TYPE_CHECKING:
 DPI = 150
 # Okabe and Ito's palette, which colour-blind people can tell apart.
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
-STYLE: dict[Any, Any] = {  # matplotlib types its keys as one long Literal
-    "font.family": "DejaVu Sans",  # part of matplotlib, so that every machine draws the same
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E5E5E5",
-    "lines.linewidth": 1.8,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
 
 
-@contextmanager
-def style() -> Iterator[None]:
+def style() -> AbstractContextManager[None]:
     """The library's defaults and our style, whatever the user's own matplotlibrc says."""
-    import matplotlib
+    from matplotlib.style import context
 
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
+    return context("tinydigits.reports.pictures", after_reset=True)  # pictures.mplstyle
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Tables for the terminal, built from records."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -192,36 +192,53 @@ def mistakes_table(rows: Sequence[Mistake]) -> FittingTable:
     return _fitting(columns, "Worst mistakes (most confident first)")
 
 
+def seed_columns(study: StudyResult) -> dict[str, list[str]]:
+    """By heading, a cell for each seed, then those of mean, sd and lower bound."""
+
+    def accuracies(values: Iterable[float], summary: Summary) -> list[str]:
+        totals = [percent(summary.mean, 3), in_points(summary.sd), percent(summary.lower_bound, 3)]
+        return [*map(percent, values), *totals]
+
+    runs, nothing = study.runs, [""] * 3
+    best = f"best on {SPLIT_NAMES[study.split]}\n(optimistic)"
+    columns = {
+        "seed": [*(str(run.seed) for run in runs), "mean", "sd (points)", "95 % lower bound"],
+        "final\nepoch": accuracies((run.accuracy for run in runs), study.final),
+        "mean of\nlast three": accuracies((run.accuracy_last3 for run in runs), study.last3),
+        best: [*(percent(run.accuracy_best) for run in runs), *nothing],
+        "time": [*(duration(run.time_seconds) for run in runs), *nothing],
+    }
+    if study.epochs < LAST3:
+        del columns["mean of\nlast three"]
+    return columns
+
+
 def study_table(study: StudyResult) -> FittingTable:
     """The runs of a study, seed by seed, with their mean, sd and lower bound."""
-    digits = SPLIT_NAMES[study.split]
-    runs = study.runs
-
-    def accuracies(heading: str, values: Sequence[float], summary: Summary, rank: int) -> _Column:
-        totals = [percent(summary.mean, 3), in_points(summary.sd), percent(summary.lower_bound, 3)]
-        return _Column(heading, [*map(percent, values), *totals], rank)
-
-    totals, nothing = ["mean", "sd (points)", "95 % lower bound"], [""] * 3
+    ranks = {"seed": 0, "final\nepoch": 1, "mean of\nlast three": 2, "time": 3}
     columns = [
-        _Column("seed", [*(str(run.seed) for run in runs), *totals], 0, "left"),
-        accuracies("final\nepoch", [run.accuracy for run in runs], study.final, 1),
-        accuracies("mean of\nlast three", [run.accuracy_last3 for run in runs], study.last3, 2),
-        _Column(f"best on {digits}\n(optimistic)", [*(percent(run.accuracy_best) for run in runs), *nothing], 4),
-        _Column("time", [*(duration(run.time_seconds) for run in runs), *nothing], 3),
+        _Column(heading, cells, ranks.get(heading, 4), "left" if heading == "seed" else "right")
+        for heading, cells in seed_columns(study).items()
     ]
-    if study.epochs < LAST3:
-        del columns[2]
-    return _fitting(columns, f"Accuracy on the {digits} digits of {escape(study.data)}", len(runs))
+    return _fitting(columns, f"Accuracy on the {SPLIT_NAMES[study.split]} digits of {escape(study.data)}", study.n)
+
+
+def calibration_figures(calibration: Calibration) -> list[tuple[str, str]]:
+    """What was fitted, and what it brings."""
+    return [
+        ("temperature", f"{calibration.temperature:.3f}"),
+        ("calibration error (ECE) before", percent(calibration.ece_before)),
+        ("calibration error (ECE) after", percent(calibration.ece_after)),
+        ('max logit below which it is "no digit"', f"{calibration.threshold:.3f}"),
+        ("coverage: digits kept by this threshold", percent(calibration.coverage)),
+    ]
 
 
 def calibration_table(calibration: Calibration) -> Table:
     """How far confidence can be trusted, and which pictures are rejected as "no digit"."""
     table = _pairs(_table("Calibration, by the calibration run", show_header=False))
-    table.add_row("temperature", f"{calibration.temperature:.3f}")
-    table.add_row("calibration error (ECE) before", percent(calibration.ece_before))
-    table.add_row("calibration error (ECE) after", percent(calibration.ece_after))
-    table.add_row('max logit below which it is "no digit"', f"{calibration.threshold:.3f}")
-    table.add_row("coverage: digits kept by this threshold", percent(calibration.coverage))
+    for name, value in calibration_figures(calibration):
+        table.add_row(name, value)
     table.add_section()
     for fraction, accuracy in calibration.coverage_accuracy.items():
         table.add_row(f"accuracy at coverage {percent(float(fraction), 1)}", percent(accuracy))

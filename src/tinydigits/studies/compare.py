@@ -9,9 +9,9 @@ import numpy as np
 from msgspec.structs import asdict
 from numpy.typing import NDArray
 
-from tinydigits.errors import RunError
+from tinydigits.errors import DataError
 from tinydigits.evaluation.statistics import compare_means, mcnemar_exact, paired_bootstrap, seeds_needed
-from tinydigits.records import Comparison, Difference, PairedTest, StudySide, derive_record
+from tinydigits.records import Comparison, Difference, PairedTest, StudyResult, StudySide, derive_record
 from tinydigits.studies.study import correct_in_run, read_study, run_directory
 
 
@@ -21,19 +21,30 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> Co
     Both are directories that `prove` has made.
 
     Raises:
-        RunError: one of them is no study, or they were evaluated on different digits.
+        RunError: one of them is no study.
+        DataError: they were evaluated on different digits.
     """
     studies = [(path, read_study(path)) for path in (Path(first), Path(second))]
-    if len({study.evaluation_sha256 for _, study in studies}) > 1:
-        sides = ", ".join(f"{path} was evaluated on {study.data} ({study.split})" for path, study in studies)
-        raise RunError(
-            f"{sides}: these are different digits, and accuracies on them cannot be compared. Prove both on the same."
-        )
+    reject_different_digits(studies)
     correct = [np.stack([correct_in_run(run_directory(path, seed)) for seed in study.seeds]) for path, study in studies]
     accuracies = [[run.accuracy for run in study.runs] for _, study in studies]
     found = compare_predictions(accuracies[0], correct[0], accuracies[1], correct[1])
     one, two = (derive_record(StudySide, study, study_dir=str(path), **asdict(study.final)) for path, study in studies)
     return Comparison(first=one, second=two, sentence=_sentence(found), **asdict(found))
+
+
+def reject_different_digits(sides: Sequence[tuple[str | Path, StudyResult]]) -> None:
+    """Check that all were evaluated on the same digits; each comes with what the user calls it.
+
+    Raises:
+        DataError: they were not.
+    """
+    if len({study.evaluation_sha256 for _, study in sides}) > 1:
+        found = ", ".join(f"{name} was evaluated on {study.data} ({study.split})" for name, study in sides)
+        raise DataError(
+            f"{found}: these are different digits, and accuracies on them cannot be compared. Name runs or studies "
+            "that were evaluated on the same."
+        )
 
 
 def compare_predictions(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tinydigits.errors import RunError
 from tinydigits.evaluation.calibration import expected_calibration_error, softmax
 from tinydigits.evaluation.predictions import confusion_matrix
+from tinydigits.records import Mistake
 from tinydigits.studies.results import Source
 from tinydigits.training.rundir import RunDirectory, load_predictions
 
@@ -17,28 +18,21 @@ BINS = 10
 """How many equally wide bins of confidence a reliability diagram has."""
 
 
-@dataclass(frozen=True)
-class MisclassifiedDigit:
+class MisclassifiedDigit(Mistake, frozen=True):
     """A digit that `seeds` seeds misclassify: `predicted` by most of these, `confidence` their mean."""
 
-    index: int
-    label: int
-    predicted: int
     seeds: int
-    confidence: float
-    label_error: str | None
 
 
 @dataclass(frozen=True)
 class PerDigit:
-    """How one digit fared: its examples, the errors of all seeds, and the accuracy: mean, worst and best seed."""
+    """How one digit fared: its examples, the errors of all seeds, and the accuracy: mean and worst seed."""
 
     digit: int
     total: int
     errors: int
     accuracy: float
     lowest: float
-    highest: float
 
 
 @dataclass(frozen=True)
@@ -81,9 +75,8 @@ class SeedPredictions:
         rows = []
         for digit in np.unique(self.labels).tolist():
             correct = self.correct[:, self.labels == digit]  # [S, examples]
-            errors, accuracies = int((~correct).sum()), correct.mean(axis=1).tolist()
-            total, accuracy = correct.shape[1], float(correct.mean())
-            rows.append(PerDigit(digit, total, errors, accuracy, min(accuracies), max(accuracies)))
+            errors, lowest = int((~correct).sum()), float(correct.mean(axis=1).min())
+            rows.append(PerDigit(digit, correct.shape[1], errors, float(correct.mean()), lowest))
         return rows
 
     def misclassified(self, label_errors: Mapping[int, str]) -> list[MisclassifiedDigit]:
@@ -95,9 +88,15 @@ class SeedPredictions:
         wrong = ~self.correct
         for index in np.flatnonzero(wrong.any(axis=0)).tolist():
             seeds = wrong[:, index]
-            label, predicted = int(self.labels[index]), int(np.bincount(self.predictions[seeds, index]).argmax())
-            count, confidence = int(seeds.sum()), float(self.confidences[seeds, index].mean())
-            rows.append(MisclassifiedDigit(index, label, predicted, count, confidence, label_errors.get(index)))
+            digit = MisclassifiedDigit(
+                index=index,
+                label=int(self.labels[index]),
+                predicted=int(np.bincount(self.predictions[seeds, index]).argmax()),
+                confidence=float(self.confidences[seeds, index].mean()),
+                label_error=label_errors.get(index),
+                seeds=int(seeds.sum()),
+            )
+            rows.append(digit)
         return sorted(rows, key=lambda row: (-row.seeds, -row.confidence, row.index))
 
     def reliability(self, *, calibrated: bool) -> list[Bin]:
@@ -122,29 +121,26 @@ def read_predictions(source: Source) -> SeedPredictions:
     if source.directory is None:
         raise RunError(f"{source.name} is a summary without its run directories, which hold the predictions.")
     calibration = source.result.calibration
-    temperature = calibration.temperature if calibration else None
-    predictions, confidences, calibrated, errors = [], [], [], []
+    temperatures = [1.0, calibration.temperature] if calibration else [1.0]
+    predictions, confidences, errors = [], [], []
     labels: NDArray[np.uint8] | None = None
     for directory in source.run_directories():
         logits, its_labels = _checked_predictions(RunDirectory(directory))
         if labels is not None and not np.array_equal(labels, its_labels):
             raise RunError(f"{directory} holds predictions for other digits than the runs before it.")
-        labels, probabilities = its_labels, softmax(logits)
-        predictions.append(probabilities.argmax(axis=1).astype(np.uint8))
-        confidences.append(probabilities.max(axis=1).astype(np.float32))
-        errors.append([expected_calibration_error(probabilities, labels)])
-        if temperature is not None:
-            probabilities = softmax(logits, temperature)
-            calibrated.append(probabilities.max(axis=1).astype(np.float32))
-            errors[-1].append(expected_calibration_error(probabilities, labels))
+        labels, probabilities = its_labels, [softmax(logits, temperature) for temperature in temperatures]
+        predictions.append(probabilities[0].argmax(axis=1).astype(np.uint8))
+        confidences.append([each.max(axis=1).astype(np.float32) for each in probabilities])
+        errors.append([expected_calibration_error(each, its_labels) for each in probabilities])
     assert labels is not None
-    before, *after = np.mean(errors, axis=0).tolist()
+    before, *calibrated = map(np.stack, zip(*confidences, strict=True))
+    ece, *calibrated_ece = np.mean(errors, axis=0).tolist()
     return SeedPredictions(
         labels=labels,
         predictions=np.stack(predictions),
-        confidences=np.stack(confidences),
-        calibrated=np.stack(calibrated) if calibrated else None,
-        ece=(before, after[0] if after else None),
+        confidences=before,
+        calibrated=calibrated[0] if calibration else None,
+        ece=(ece, calibrated_ece[0] if calibration else None),
     )
 
 

@@ -3,10 +3,10 @@
 Each part is optional: if it is unavailable, a sentence says why.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from tinydigits.data.dataset import Dataset, DigitData
 from tinydigits.data.mnist import load_mnist
 from tinydigits.data.normalize import Normalization
 from tinydigits.data.sources import load_dataset
-from tinydigits.errors import DataError, ModelError, RunError, TinydigitsError
+from tinydigits.errors import ModelError, TinydigitsError
 from tinydigits.evaluation.label_errors import label_errors
 from tinydigits.evaluation.saliency import grad_cam
 from tinydigits.inspection.inspect import inspect_model
@@ -28,6 +28,7 @@ from tinydigits.records import MissingPart, ReportPart
 from tinydigits.studies.predictions import SeedPredictions, read_predictions
 from tinydigits.studies.results import Source
 
+Part = TypeVar("Part")
 _MISTAKES = 8  # that are explained
 _VARIANTS = 7  # of each augmented digit
 
@@ -81,55 +82,53 @@ def gather_report_data(source: Source, data_dir: Path | None = None, *, explain:
 
     `data_dir`: where MNIST lies, if not where the run found it, nor in one of the usual directories.
     """
-    predictions: SeedPredictions | str
-    try:
-        predictions = read_predictions(source)
-    except RunError as error:
-        predictions = str(error)
-    data = _data(source, data_dir)
+    predictions = _or_reason(lambda: read_predictions(source))
+    data = _or_reason(lambda: _data(source, data_dir))
     digits = _evaluation_digits(source, data, predictions) if isinstance(data, DigitData) else data
     known = {}
     if isinstance(data, DigitData) and isinstance(digits, Dataset):
         known = {index: error.words for index, error in label_errors(data, source.config.split).items()}
     return ReportData(
         predictions=predictions,
-        network=_network(source),
+        network=_or_reason(lambda: _network(source)),
         digits=digits,
         label_errors=known,
-        explanations=_explanations(source, predictions, digits) if explain else None,
+        explanations=_or_reason(lambda: _explanations(source, predictions, digits)) if explain else None,
         augmentation=_augmentation(source, data) if explain else None,
     )
 
 
-def _network(source: Source) -> Inspection | str:
+def _or_reason(find: Callable[[], Part]) -> Part | str:
+    """What is found, or the sentence that says why it is not."""
+    try:
+        return find()
+    except (TinydigitsError, OSError) as error:
+        return str(error)
+
+
+def _network(source: Source) -> Inspection:
     """The inspection of the very network that was trained."""
     name, trained = source.config.model, source.result.parameters
     if "model" in source.custom:
-        return f"{name} is a network from Python code that is not recorded, so its layers are not shown."
-    try:
-        if source.code_sha256 != code_sha256(name) and source.directory is not None:
-            return f"The file of {name} has changed since this training, so its layers are not shown."
-        inspection = inspect_model(create_model(name), name=name)
-    except (ModelError, OSError) as error:
-        return str(error)
+        raise ModelError(f"{name} is a network from Python code that is not recorded, so its layers are not shown.")
+    if source.code_sha256 != code_sha256(name) and source.directory is not None:
+        raise ModelError(f"The file of {name} has changed since this training, so its layers are not shown.")
+    inspection = inspect_model(create_model(name), name=name)
     if inspection.parameters != trained:
-        return (
+        raise ModelError(
             f"{name} now has {inspection.parameters:,} parameters, and had {trained:,} in this training, so its layers "
             "are not shown."
         )
     return inspection
 
 
-def _data(source: Source, data_dir: Path | None) -> DigitData | str:
-    try:
-        if source.result.data != "mnist":
-            return load_dataset(source.result.data)
-        recorded = source.config.data_dir
-        if data_dir is None and recorded is not None and Path(recorded).is_dir():
-            data_dir = Path(recorded)
-        return load_mnist(data_dir, download=False)
-    except TinydigitsError as error:
-        return str(error)
+def _data(source: Source, data_dir: Path | None) -> DigitData:
+    if source.result.data != "mnist":
+        return load_dataset(source.result.data)
+    recorded = source.config.data_dir
+    if data_dir is None and recorded is not None and Path(recorded).is_dir():
+        data_dir = Path(recorded)
+    return load_mnist(data_dir, download=False)
 
 
 def _evaluation_digits(source: Source, data: DigitData, predictions: SeedPredictions | str) -> Dataset | str:
@@ -153,12 +152,9 @@ def _explanations(source: Source, predictions: SeedPredictions | str, digits: Da
     mistakes = mistakes[np.argsort(-predictions.confidences[0][mistakes], kind="stable")][:_MISTAKES]
     images = digits.images[np.concatenate([correct, mistakes, mistakes])]
     classes = np.concatenate([predicted[correct], predicted[mistakes], labels[mistakes]])
-    try:
-        model, card = load_model(str(source.directory))
-        normalized = Normalization(card.mean, card.std).array(images)
-        saliency = grad_cam(model, normalized, torch.from_numpy(classes.astype(np.int64)))
-    except TinydigitsError as error:
-        return str(error)
+    model, card = load_model(str(source.directory))
+    normalized = Normalization(card.mean, card.std).array(images)
+    saliency = grad_cam(model, normalized, torch.from_numpy(classes.astype(np.int64)))
     heats = [(int(digit), heat) for digit, heat in zip(classes, saliency.heat, strict=True)]
 
     def explained(index: int, *which: int) -> Explained:
@@ -186,17 +182,3 @@ def _augmentation(source: Source, data: DigitData | str) -> Variants | str | Non
         return data
     images, labels = data.train.images, data.train.labels
     return augmented_variants(images, labels, recipe.augmentation, source.result.seeds[0], _VARIANTS)
-
-
-def check_same_digits(first: Source, other: Source) -> None:
-    """Check that two were evaluated on the same digits.
-
-    Raises:
-        DataError: they were not.
-    """
-    if first.result.evaluation_sha256 != other.result.evaluation_sha256:
-        sides = ", ".join(f"{s.name} was evaluated on {s.result.data} ({s.result.split})" for s in (first, other))
-        raise DataError(
-            f"{sides}: these are different digits, and accuracies on them cannot be compared. Name runs or studies "
-            "that were evaluated on the same."
-        )

@@ -12,7 +12,7 @@ import msgspec
 from tinydigits import records
 from tinydigits.errors import RunError
 from tinydigits.records import SPLIT_NAMES, derive_record, read_lines, read_record, verdicts_of
-from tinydigits.studies.study import read_study, recorded_setting, run_directory, seed_result
+from tinydigits.studies.study import read_study, recorded_setting, run_directory, seed_result, summarise
 from tinydigits.training.config import RunConfig, config_from_dict
 from tinydigits.training.recipes import get_recipe, is_named, list_recipes
 from tinydigits.training.rundir import RunDirectory, open_run_directory, read_result
@@ -152,8 +152,8 @@ def _run(path: Path) -> Source:
         config=config.as_dict(),
         seeds=(result.seed,),
         n=1,
-        final=records.Summary(mean=result.accuracy, sd=None, lower_bound=None),
-        last3=records.Summary(mean=result.accuracy_last3, sd=None, lower_bound=None),
+        final=summarise([result.accuracy]),
+        last3=summarise([result.accuracy_last3]),
         runs=(seed_result(result, _epochs(directory)),),
         calibration=None,
         environment=environment,

@@ -31,7 +31,7 @@ from tinydigits.errors import ConfigError, RunError
 from tinydigits.inspection.budget import Budget
 from tinydigits.models.design import Block, Design, design_toml, load_design
 from tinydigits.records import SearchResult, TrialCounts, read_record
-from tinydigits.reports.front_plot import front_picture
+from tinydigits.reports.plots import front_picture
 from tinydigits.reports.tables import front_table
 from tinydigits.studies.engines.jobs import (
     Engine,

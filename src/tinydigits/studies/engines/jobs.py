@@ -30,31 +30,35 @@ class Job:
     until: int | None = None
 
 
-@dataclass(frozen=True)
-class JobEpoch:
-    """A job has finished an epoch. Jobs are numbered in the order in which the engine takes them."""
+class JobEpoch(Record, frozen=True, tag=True):
+    """A job has finished an epoch, which is on disk. Jobs are numbered in the order in which the engine takes them."""
 
     job: int
     epoch: Epoch
 
 
-@dataclass(frozen=True)
-class JobDone:
+class JobDone(Record, frozen=True, tag=True):
     """A job is finished."""
 
     job: int
     result: RunResult
 
 
-@dataclass(frozen=True)
-class JobPaused:
+class JobPaused(Record, frozen=True, tag=True):
     """A job has reached its `until`; its run can be resumed."""
 
     job: int
 
 
-@dataclass(frozen=True)
-class JobRepeated:
+class JobFailed(Record, frozen=True, tag=True):
+    """What a worker says of a job that has failed, in a sentence; engines raise it. `diverged`: its training has."""
+
+    job: int
+    sentence: str
+    diverged: bool = False
+
+
+class JobRepeated(Record, frozen=True):
     """The worker of a job has died, and another worker resumes the job."""
 
     job: int
@@ -68,6 +72,8 @@ class JobDivergedError(DivergedError):
         self.job = job
 
 
+Report = JobEpoch | JobDone | JobPaused | JobFailed
+"""What a worker says of its job; all but an epoch say that it has ended."""
 Event = JobEpoch | JobDone | JobPaused | JobRepeated
 Load = Callable[[str, str | None], DigitData]
 RunJobs = Callable[[Iterable[Job | None], int | None], Iterator[Event]]
@@ -111,15 +117,13 @@ class JobQueue:
         """The number of the next job to start; None: there is none, or none for now."""
         if self._again:
             return self._again.popleft()
-        try:
-            job = next(self._jobs)
-        except StopIteration:
-            self.exhausted = True
-            return None
-        if job is None:
-            return None
-        self.taken.append(job)
-        return len(self.taken) - 1
+        for job in self._jobs:
+            if job is None:
+                return None
+            self.taken.append(job)
+            return len(self.taken) - 1
+        self.exhausted = True
+        return None
 
     def repeat(self, number: int, end: str | None) -> JobRepeated:
         """Put a job that has lost its worker at the head of the queue.
@@ -138,40 +142,19 @@ class JobQueue:
         self._again.appendleft(number)
         return JobRepeated(number)
 
-    def event(self, number: int, message: "Message") -> Event:
-        """The event that a worker's message reports.
+    def event(self, report: Report) -> Event:
+        """What a worker reports, unless it is a failure.
 
         Raises:
             RunError: the job has failed; a JobDivergedError if its training has diverged.
         """
-        if message.epoch is not None:
-            return JobEpoch(number, message.epoch)
-        if message.result is not None:
-            return JobDone(number, message.result)
-        if message.failure is None:
-            return JobPaused(number)
-        sentence = f"The run in {self.taken[number].directory} failed. {message.failure}"
-        raise JobDivergedError(number, sentence) if message.diverged else RunError(sentence)
+        if not isinstance(report, JobFailed):
+            return report
+        sentence = f"The run in {self.taken[report.job].directory} failed. {report.sentence}"
+        raise JobDivergedError(report.job, sentence) if report.diverged else RunError(sentence)
 
 
-class Message(Record, frozen=True):
-    """What a worker says of its job: an `epoch` that is on disk, or, in its last message, how the job has ended.
-
-    That is a `result`, a `failure` (a sentence; `diverged`: the training has), or none of these: it is paused.
-    """
-
-    epoch: Epoch | None = None
-    result: RunResult | None = None
-    failure: str | None = None
-    diverged: bool = False
-
-    @property
-    def last(self) -> bool:
-        """Whether the job has ended."""
-        return self.epoch is None
-
-
-def train_job(job: Job, load: Load) -> Iterator[Message]:
+def train_job(number: int, job: Job, load: Load) -> Iterator[Report]:
     """Do a job in this process, with the digits that `load` returns for its config's `data` and `data_dir`."""
     try:
         digits = load(job.config.data, job.config.data_dir)
@@ -182,12 +165,12 @@ def train_job(job: Job, load: Load) -> Iterator[Message]:
         records = run_epochs(run) if len(run.state.epochs) < stop else ()
         for record in records:
             if isinstance(record, Epoch):
-                yield Message(epoch=record)
+                yield JobEpoch(number, record)
                 if record.epoch == stop:
                     break
-        yield Message(result=finish_run(run)) if stop == last else Message()
+        yield JobDone(number, finish_run(run)) if stop == last else JobPaused(number)
     except TinydigitsError as error:
-        yield Message(failure=str(error), diverged=isinstance(error, DivergedError))
+        yield JobFailed(number, str(error), diverged=isinstance(error, DivergedError))
     except (Exception, SystemExit) as error:  # a user's network may raise anything
         cause = f"{type(error).__name__}: {one_line(error)}"
-        yield Message(failure=f"{cause}. Fix that, then rerun the same command.")
+        yield JobFailed(number, f"{cause}. Fix that, then rerun the same command.")

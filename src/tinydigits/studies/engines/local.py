@@ -19,14 +19,13 @@ from multiprocessing.context import SpawnProcess
 import msgspec
 
 from tinydigits.data.sources import load_dataset
-from tinydigits.studies.engines.jobs import Engine, Event, Job, JobQueue, Message, train_job
+from tinydigits.studies.engines.jobs import Engine, Event, Job, JobEpoch, JobQueue, Report, train_job
 
 
 @dataclass(eq=False)
 class _Worker:
     process: SpawnProcess
     pipe: Connection
-    lifeline: Connection  # only the parent holds it open: when the parent dies, the worker stops
     job: int | None = None
 
 
@@ -65,7 +64,7 @@ def _fill(staff: list[_Worker], most: int, queue: JobQueue) -> None:
         worker = idle.pop(0) if idle else staff[-1]
         worker.job = number
         with contextlib.suppress(OSError):  # the worker is dead; `_receive` finds out
-            worker.pipe.send_bytes(msgspec.json.encode(queue.taken[number], enc_hook=str))  # str: a path
+            worker.pipe.send_bytes(msgspec.json.encode((number, queue.taken[number]), enc_hook=str))  # str: a path
 
 
 def _receive(worker: _Worker, queue: JobQueue, staff: list[_Worker]) -> Event:
@@ -73,21 +72,20 @@ def _receive(worker: _Worker, queue: JobQueue, staff: list[_Worker]) -> Event:
     number = worker.job
     assert number is not None
     try:
-        message = msgspec.json.decode(worker.pipe.recv_bytes(), type=Message)
+        report = msgspec.json.decode(worker.pipe.recv_bytes(), type=Report)
     except (EOFError, OSError):  # the worker is dead, perhaps in the middle of a message
         _dismiss(worker)
         staff.remove(worker)
         return queue.repeat(number, f"exit code {worker.process.exitcode}; -9 is often too little memory")
-    if message.last:
+    if not isinstance(report, JobEpoch):
         worker.job = None
-    return queue.event(number, message)
+    return queue.event(report)
 
 
 def _start() -> _Worker:
     context = multiprocessing.get_context("spawn")  # a fork of a process that runs torch threads may hang
     pipe, theirs = context.Pipe()
-    lifeline, their_lifeline = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, their_lifeline), daemon=True)
+    process = context.Process(target=_work, args=(theirs,), daemon=True)
     # it ignores Ctrl-C: the parent takes it, and stops its workers; only the main thread may set signal handlers
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
@@ -97,32 +95,32 @@ def _start() -> _Worker:
         if in_main:
             signal.signal(signal.SIGINT, before)
     theirs.close()
-    their_lifeline.close()
-    return _Worker(process, pipe, lifeline)
+    return _Worker(process, pipe)
 
 
 def _dismiss(worker: _Worker) -> None:
     worker.process.kill()
     worker.process.join()
     worker.pipe.close()
-    worker.lifeline.close()
 
 
-def _work(pipe: Connection, lifeline: Connection) -> None:
+def _work(pipe: Connection) -> None:
     """A worker's life: one run after the other until the parent closes the pipe."""
     os.dup2(2, 1)  # what a user's network prints must not mix with the parent's results
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # in case the parent started it from another thread
-    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     load = functools.cache(load_dataset)
     with contextlib.suppress(EOFError):
         while True:
-            job = msgspec.json.decode(pipe.recv_bytes(), type=Job, dec_hook=lambda kind, value: kind(value))
-            for message in train_job(job, load):
-                pipe.send_bytes(msgspec.json.encode(message))
+            order = msgspec.json.decode(
+                pipe.recv_bytes(), type=tuple[int, Job], dec_hook=lambda kind, value: kind(value)
+            )
+            for report in train_job(*order, load):
+                pipe.send_bytes(msgspec.json.encode(report))
 
 
-def _die_with_parent(lifeline: Connection) -> None:
-    try:
-        lifeline.recv_bytes()
-    except (EOFError, ConnectionResetError):
-        os._exit(1)
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

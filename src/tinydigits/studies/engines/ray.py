@@ -23,7 +23,7 @@ from typing import Any
 
 from tinydigits.data.sources import load_dataset
 from tinydigits.errors import ConfigError, RunError, ToolMissingError, one_line
-from tinydigits.studies.engines.jobs import Engine, Event, Job, JobEpoch, JobQueue, Message
+from tinydigits.studies.engines.jobs import Engine, Event, Job, JobEpoch, JobFailed, JobQueue
 from tinydigits.studies.engines.local import default_workers
 from tinydigits.studies.engines.ray_worker import keep_files, make_order
 
@@ -80,7 +80,7 @@ def run_ray(
         work = ray.remote(num_cpus=1, num_gpus=gpu_fraction or 0, max_retries=0)(_travelling_work())
         versions = {package: version(package).partition("+")[0] for package in _SAME}  # of whatever build
         queue = JobQueue(jobs)
-        running: dict[Any, int] = {}  # streams of messages
+        running: dict[Any, int] = {}  # streams of reports
 
         @functools.cache
         def stored(data: str, data_dir: str | None) -> Any:
@@ -93,7 +93,7 @@ def run_ray(
         def fill(most: int) -> None:
             while len(running) < most and (number := queue.take()) is not None:
                 job = queue.taken[number]
-                parts = [ray.put(make_order(job)), stored(job.config.data, job.config.data_dir)]
+                parts = [ray.put(make_order(number, job)), stored(job.config.data, job.config.data_dir)]
                 running[work.remote(versions, temporary, parts)] = number
 
         try:
@@ -156,20 +156,20 @@ def _receive(ray: Any, stream: Any, running: dict[Any, int], queue: JobQueue) ->
     directory = queue.taken[number].directory
     errors = ray.exceptions
     try:
-        message, files = ray.get(next(stream))
+        report, files = ray.get(next(stream))
     except errors.RayTaskError as error:  # not from the run itself: `train_job` catches whatever that raises
         raise RunError(f"The run in {directory} failed on a worker. {one_line(error.cause)}") from error
     except errors.RayError as error:
         del running[stream]
         gone = isinstance(error, errors.NodeDiedError | errors.ObjectLostError)  # perhaps with a message on its way
         return queue.repeat(number, None if gone else one_line(error))
-    if isinstance(message, str):  # from a worker that has no `Message`
-        message = Message(failure=message)
+    if isinstance(report, str):  # from a worker that has no tinydigits, or another version
+        report = JobFailed(number, report)
     keep_files(directory, files)
     del running[stream]
-    if not message.last:
+    if isinstance(report, JobEpoch):
         running[stream] = number  # behind the others, so that each has its turn
-    return queue.event(number, message)
+    return queue.event(report)
 
 
 @contextlib.contextmanager
@@ -184,29 +184,22 @@ def _connected(
     ray = importlib.import_module("ray")
     worker = importlib.import_module("ray._private.worker")
     vars(worker)["_worker_logs_enabled"] = False  # else Ray prints pages when a machine dies, which events report
-    quiet: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
     with contextlib.ExitStack() as stack:
         temporary = None
         if address is None:
             temporary = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="ray-", dir=_TEMPORARY, ignore_cleanup_errors=True)
             )
-            stack.callback(ray.shutdown)
-            ray.init(
-                "local",
-                num_cpus=max(workers or 1, default_workers()),
-                object_store_memory=_STORE_BYTES,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=temporary,
-                **quiet,
-            )
-        else:
-            stack.callback(ray.shutdown)
-            try:
-                ray.init(address, **quiet)
-            except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
-                raise ConfigError(_no_connection(address, error)) from error
+            options |= {"num_cpus": max(workers or 1, default_workers()), "object_store_memory": _STORE_BYTES}
+            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": temporary}
+        stack.callback(ray.shutdown)
+        try:
+            ray.init(address or "local", **options)
+        except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
+            if address is None:
+                raise
+            raise ConfigError(_no_connection(address, error)) from error
         if not _capacity(ray, gpu_fraction):
             what = "core with a GPU" if gpu_fraction else "core"
             raise RunError(f"The Ray cluster has no {what}, so no run fits on it. Add a machine that has one.")

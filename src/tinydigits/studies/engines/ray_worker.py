@@ -1,7 +1,7 @@
 """A job on a machine of a Ray cluster, which has none of the user's files: all that a run reads and writes is sent.
 
-An order goes out. The messages of `train_job` come back, each with the files of the run directory that are new or have
-changed since the message before.
+An order goes out. The reports of `train_job` come back, each with the files of the run directory that are new or have
+changed since the report before.
 """
 
 import copy
@@ -18,7 +18,7 @@ from tinydigits.errors import RunError, StorageError
 from tinydigits.models.user_model import is_user_model, lend_copy, user_file
 from tinydigits.records import write_record
 from tinydigits.storage import staged_directory, write_bytes
-from tinydigits.studies.engines.jobs import Job, Message, train_job
+from tinydigits.studies.engines.jobs import Job, JobDone, JobEpoch, JobFailed, Report, train_job
 from tinydigits.training.rundir import open_run_directory
 
 Files = dict[str, tuple[int, bytes]]
@@ -33,13 +33,14 @@ _TO_RESUME = ("config.json", "environment.json", "metrics.jsonl", _GROWS, "state
 class Order:
     """A job as it is sent out, with the files of an unfinished run and the file of the user's own network."""
 
+    number: int
     job: Job
     files: dict[str, bytes]
     network: tuple[str, bytes] | None  # name and content
     command: list[str]  # what the user typed, for environment.json
 
 
-def make_order(job: Job) -> Order:
+def make_order(number: int, job: Job) -> Order:
     """A job with everything that another machine needs for it.
 
     Raises:
@@ -60,11 +61,11 @@ def make_order(job: Job) -> Order:
     if is_user_model(job.config.model):
         path = user_file(job.config.model)
         network = path.name, path.read_bytes()
-    return Order(job, files, network, sys.argv)
+    return Order(number, job, files, network, sys.argv)
 
 
-def carry_out(order: Order, digits: DigitData, temporary: str | None) -> Iterator[tuple[Message, Files]]:
-    """On the worker: do the job in a directory of its own; each message comes with the files that have changed.
+def carry_out(order: Order, digits: DigitData, temporary: str | None) -> Iterator[tuple[Report, Files]]:
+    """On the worker: do the job in a directory of its own; each report comes with the files that have changed.
 
     That directory is made in `temporary`, which is removed with the cluster, because a worker that is killed cannot
     remove its files. None: where the machine keeps temporary files.
@@ -82,17 +83,17 @@ def carry_out(order: Order, digits: DigitData, temporary: str | None) -> Iterato
                 (directory / name).write_bytes(content)
         sent: dict[str, tuple[int, int]] = {}
         own_digits = copy.deepcopy(digits)  # Ray's store returns read-only memory, which PyTorch does not accept
-        for message in train_job(Job(order.job.config, directory, order.job.until), lambda *_: own_digits):
-            if message.result is not None:
-                result = replace(message.result, run_dir=str(order.job.directory))
-                write_record(directory / "result.json", result)
-                message = replace(message, result=result)
-            elif message.failure is not None:
-                message = replace(message, failure=message.failure.replace(str(directory), str(order.job.directory)))
-            answer = message, _changes(directory, sent)
-            if not message.last:
+        here = Job(order.job.config, directory, order.job.until)
+        for report in train_job(order.number, here, lambda *_: own_digits):
+            if isinstance(report, JobDone):
+                report = replace(report, result=replace(report.result, run_dir=str(order.job.directory)))
+                write_record(directory / "result.json", report.result)
+            elif isinstance(report, JobFailed):
+                report = replace(report, sentence=report.sentence.replace(str(directory), str(order.job.directory)))
+            answer = report, _changes(directory, sent)
+            if isinstance(report, JobEpoch):
                 yield answer
-    yield answer  # the directory is removed by now: once the driver has the last message, it may end this process
+    yield answer  # the directory is removed by now: once the driver has the last report, it may end this process
 
 
 def _changes(directory: Path, sent: dict[str, tuple[int, int]]) -> Files:
@@ -109,7 +110,7 @@ def _changes(directory: Path, sent: dict[str, tuple[int, int]]) -> Files:
 
 
 def keep_files(directory: Path, files: Files) -> None:
-    """On the user's machine: write the files that a message came with, each whole or not at all.
+    """On the user's machine: write the files that a report came with, each whole or not at all.
 
     Raises:
         StorageError: it cannot be written.

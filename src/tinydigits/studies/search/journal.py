@@ -19,11 +19,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tinydigits.errors import RunError, one_line
+from tinydigits.inspection.design_cost import design_facts
 from tinydigits.models.design import Design
 from tinydigits.settings import build
 from tinydigits.studies.search.halving import Trial, shape_losses
 from tinydigits.studies.search.plan import JOURNAL
-from tinydigits.studies.search.space import Candidate, OneOf, Real, Setting, Shape, Space, Tally, Whole, build_shape
+from tinydigits.studies.search.space import Real, Setting, Shape, Space, Tally, build_shape
 
 _STUDY = "search"
 # Of the accuracy on validation digits, and of the number of parameters.
@@ -132,17 +133,18 @@ class Journal:
             failed=facts.get("failed"),
         )
 
-    def begin(self, shape: Shape, candidate: Candidate, seed: int, until: int, tally: Tally) -> Trial:
+    def begin(self, shape: Shape, design: Design, seed: int, until: int, tally: Tally) -> Trial:
         """Add a trial, to be trained up to the epoch `until`; `tally`: what it took to find it."""
+        facts = design_facts(design)
         self._study.add_trial(
             create_trial(
                 state=TrialState.RUNNING,
                 params=shape.settings(self._space),
                 distributions=_distributions(self._space),
                 user_attrs={
-                    "design": asdict(candidate.design),
-                    "parameters": candidate.facts.parameters,
-                    "macs": candidate.facts.macs,
+                    "design": asdict(design),
+                    "parameters": facts.parameters,
+                    "macs": facts.macs,
                     "seed": seed,
                     "until": until,
                     "costed": tally.costed,
@@ -204,11 +206,11 @@ def suggestions(space: Space, trials: Sequence[Trial], steps: Sequence[int]) -> 
 
 def _distributions(space: Space) -> dict[str, BaseDistribution]:
     def distribution(setting: Setting) -> BaseDistribution:
-        if isinstance(setting, OneOf):
-            return CategoricalDistribution(setting.values)
-        if isinstance(setting, Whole):
-            return IntDistribution(setting.low, setting.high)
-        return FloatDistribution(setting.low, setting.high)
+        if isinstance(setting, Real):
+            return FloatDistribution(setting.low, setting.high)
+        return (
+            IntDistribution(setting[0], setting[-1]) if isinstance(setting, range) else CategoricalDistribution(setting)
+        )
 
     return {name: distribution(setting) for name, setting in space.items()}
 

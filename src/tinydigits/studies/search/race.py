@@ -24,7 +24,6 @@ from typing import TextIO
 
 from tinydigits.errors import RunError, StorageError
 from tinydigits.inspection.budget import budget_in_words
-from tinydigits.inspection.design_cost import design_facts
 from tinydigits.inspection.inspect import inspect_model
 from tinydigits.models.design import Design, design_toml
 from tinydigits.models.factory import create_model
@@ -36,13 +35,13 @@ from tinydigits.studies.search.front import Finding
 from tinydigits.studies.search.halving import Trial, best_paused, promotion, rungs
 from tinydigits.studies.search.journal import Ended, Journal, Lock, suggestions
 from tinydigits.studies.search.plan import SearchPlan, reject_foreign, settle
-from tinydigits.studies.search.space import Candidate, Tally, broken_clauses, fit, space_under, start_shape
+from tinydigits.studies.search.space import Tally, broken_clauses, fit, space_under, start_shape
 from tinydigits.studies.study import correct_in_run
 from tinydigits.training.environment import environment
 from tinydigits.training.rundir import RunDirectory, read_metrics
 
 SEEDS = 3  # that the chosen network is trained with
-_EXPLORING = 0.75  # fraction of the time in which new networks are tried
+_DECIDING = 0.25  # fraction of the time, its last part, in which no new networks are tried
 _RETESTED = 4  # networks that are trained with further seeds at the same time, at most
 _SHAPES = 200  # that are tried to find a new network that fits
 
@@ -67,8 +66,8 @@ class Search:
 
     @property
     def seconds_left(self) -> float:
-        """The time that is left for trials."""
-        return max(0.0, self.plan.limits.seconds - self._elapsed)
+        """The time that is left for trials; what they took counts, also, by their own clocks, in earlier processes."""
+        return max(0.0, self.plan.limits.seconds - (time.monotonic() - self._begun))
 
     @property
     def over(self) -> bool:
@@ -78,11 +77,6 @@ class Search:
             return False
         trials = ended.trials is None or (limits.trials is not None and limits.trials <= ended.trials)
         return trials and limits.minutes <= ended.minutes
-
-    @property
-    def _elapsed(self) -> float:
-        """Seconds that the trials have taken, in this process and, by their own clocks, in earlier ones."""
-        return time.monotonic() - self._begun
 
     def events(self, engine: Engine) -> Iterator[tuple[Trial, Event]]:
         """Run trials until the limits are reached; yields what happens, and to which trial.
@@ -131,14 +125,14 @@ class Search:
         """The trial to train now, up to its `until`; None: none for now, or, if none is running, none at all."""
         trials = self.journal.trials()
         findings = self._findings(trials)
-        in_time = self._elapsed < self.plan.limits.seconds
+        in_time = self.seconds_left > 0
         for trial in trials:
             if trial.under_way and (in_time or not findings) and self._lock(trial):  # its process was killed
                 if not RunDirectory(self._file(trial.number)).result.exists():
                     return trial
                 self._keep(trial)  # the process was killed before it could report that the run was done
                 return self._next()
-        if self._elapsed < _EXPLORING * self.plan.limits.seconds or not trials:
+        if self.seconds_left > _DECIDING * self.plan.limits.seconds or not trials:
             if (promoted := promotion(trials, self.steps)) is not None and self._lock(promoted[0]):
                 return self._allow(*promoted)
             if (new := self._new(trials)) is not None:
@@ -160,9 +154,9 @@ class Search:
         tried, tally = {trial.design for trial in trials}, Tally()
         first = [] if trials else [start_shape(self._space)]
         for shape in islice(chain(first, suggestions(self._space, trials, self.steps)), _SHAPES):
-            candidate = fit(shape, self.plan.trial_budget, self.plan.epochs, tally)
-            if candidate is not None and candidate.design not in tried:
-                trial = self.journal.begin(shape, candidate, 0, self.steps[0], tally)
+            design = fit(shape, self.plan.trial_budget, self.plan.epochs, tally)
+            if design is not None and design not in tried:
+                trial = self.journal.begin(shape, design, 0, self.steps[0], tally)
                 self._lock(trial)
                 return trial
         self._exhausted = True
@@ -177,10 +171,9 @@ class Search:
                     return None
                 continue
             first = finding.trials[0]
-            if first.seconds > self.plan.limits.seconds - self._elapsed:
+            if first.seconds > self.seconds_left:
                 continue
-            candidate = Candidate(first.design, design_facts(first.design))
-            trial = self.journal.begin(first.shape, candidate, len(begun), self.plan.epochs, Tally())
+            trial = self.journal.begin(first.shape, first.design, len(begun), self.plan.epochs, Tally())
             self._lock(trial)
             return trial
         return None
@@ -219,15 +212,13 @@ class Search:
         """Copy from a trial's run directory to the journal how far it is, and release it."""
         run, hint = RunDirectory(self._file(trial.number)), "Begin a new search with another --out."
         epochs = read_metrics(run, hint)
-        over = trial.over_budget if trial.epochs else self._breaks(trial)
+        over = trial.over_budget
+        if not trial.epochs:  # it was built for the first time: counted, it may be over the budget after all
+            network = inspect_model(create_model(str(self._file(trial.number, ".toml"))))
+            over = bool(broken_clauses(self.plan.trial_budget, network, self.plan.epochs))
         accuracies, seconds = [epoch.accuracy for epoch in epochs], sum(epoch.time_seconds for epoch in epochs)
         self.journal.report(trial.number, accuracies, seconds, over_budget=over)
         self._locks.pop(trial.number).close()
-
-    def _breaks(self, trial: Trial) -> bool:
-        """Whether the network that was built is over the budget after all, by counting it."""
-        inspection = inspect_model(create_model(str(self._file(trial.number, ".toml"))))
-        return bool(broken_clauses(self.plan.trial_budget, inspection, self.plan.epochs))
 
     def _findings(self, trials: Sequence[Trial]) -> list[Finding]:
         """The networks that are trained to their last epoch."""

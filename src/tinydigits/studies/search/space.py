@@ -14,27 +14,12 @@ from typing import Literal
 
 from tinydigits.errors import BudgetError, ConfigError
 from tinydigits.inspection.budget import Budget, Counted, structural_clauses
-from tinydigits.inspection.design_cost import DesignFacts, design_facts
+from tinydigits.inspection.design_cost import design_facts
 from tinydigits.models.design import Block, Design, Pool
 from tinydigits.records import Clause
 
 Value = int | float | str
 Head = Literal["global", "flatten"]
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """A setting that takes one of these values."""
-
-    values: tuple[Value, ...]
-
-
-@dataclass(frozen=True)
-class Whole:
-    """A setting that is a whole number from `low` to `high`."""
-
-    low: int
-    high: int
 
 
 @dataclass(frozen=True)
@@ -45,22 +30,22 @@ class Real:
     high: float
 
 
-Setting = OneOf | Whole | Real
+Setting = tuple[Value, ...] | range | Real  # one of some values, a whole number, a number
 Space = Mapping[str, Setting]
 
 STAGES = 4
 HEADS: tuple[Head, ...] = ("global", "flatten")
 SPACE: Space = {
-    "stages": Whole(2, STAGES),  # with a pool between two of them
-    **{f"blocks_{stage}": Whole(1, 3) for stage in range(1, STAGES + 1)},
-    "stem_kernel": OneOf((3, 5)),  # side of the first convolution's kernel
-    "kind": OneOf(("plain", "separable", "shared")),  # shared: a stage's second block is used repeatedly
-    "kind_from": Whole(1, 3),  # the first stage whose blocks are of that kind; earlier ones are plain
-    "kernel": OneOf((3, 5)),  # of separable convolutions; the others have 3
-    "padding": OneOf(("none", "later", "all")),  # later: from the second stage on
-    "pool": OneOf(("max", "average")),
-    "head": OneOf(HEADS),
-    "dropout": OneOf((0.02, 0.05, 0.1)),  # only if the budget requires some
+    "stages": range(2, STAGES + 1),  # with a pool between two of them
+    **{f"blocks_{stage}": range(1, 4) for stage in range(1, STAGES + 1)},
+    "stem_kernel": (3, 5),  # side of the first convolution's kernel
+    "kind": ("plain", "separable", "shared"),  # shared: a stage's second block is used repeatedly
+    "kind_from": range(1, 4),  # the first stage whose blocks are of that kind; earlier ones are plain
+    "kernel": (3, 5),  # of separable convolutions; the others have 3
+    "padding": ("none", "later", "all"),  # later: from the second stage on
+    "pool": ("max", "average"),
+    "head": HEADS,
+    "dropout": (0.02, 0.05, 0.1),  # only if the budget requires some
     "growth": Real(1.0, 1.7),  # how much wider a block is than the previous one
     "tail": Real(0.7, 1.6),  # how much wider still the last stage is
     "size": Real(0.4, 1.6),  # fraction of the largest width that fits; all of it from 1 on
@@ -102,14 +87,6 @@ _block = cache(Block)  # thousands of designs a second use the same few blocks
 _SAMPLE = Design((Block(4, pool="max"), Block(4)))  # apart from head and dropout, all designs have these facts
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A network that keeps the budget, as far as that is known without training."""
-
-    design: Design
-    facts: DesignFacts
-
-
 @dataclass
 class Tally:
     """How many candidates were costed and compared with the budget, and how many processor seconds that took."""
@@ -124,7 +101,7 @@ def space_under(budget: Budget) -> Space:
         sample = replace(_SAMPLE, dropout=dropout)
         if heads := tuple(head for head in HEADS if not _breaks_facts(replace(sample, head=head), budget)):
             break
-    space = {**SPACE, "head": OneOf(heads or HEADS)}
+    space = {**SPACE, "head": heads or HEADS}
     if not (heads and dropout):
         del space["dropout"]
     return space
@@ -132,9 +109,9 @@ def space_under(budget: Budget) -> Space:
 
 def start_shape(space: Space) -> Shape:
     """`START`, or what of it the space allows."""
-    settings, head = START.settings(space), space["head"]
-    assert isinstance(head, OneOf)
-    return build_shape(settings if settings["head"] in head.values else {**settings, "head": head.values[0]})
+    settings, heads = START.settings(space), space["head"]
+    assert isinstance(heads, tuple)
+    return build_shape(settings if settings["head"] in heads else {**settings, "head": heads[0]})
 
 
 def build_shape(settings: Mapping[str, Value]) -> Shape:
@@ -146,11 +123,7 @@ def random_shape(space: Space, rng: random.Random) -> Shape:
     """Any member of the space."""
 
     def value(setting: Setting) -> Value:
-        if isinstance(setting, OneOf):
-            return rng.choice(setting.values)
-        if isinstance(setting, Whole):
-            return rng.randint(setting.low, setting.high)
-        return rng.uniform(setting.low, setting.high)
+        return rng.uniform(setting.low, setting.high) if isinstance(setting, Real) else rng.choice(setting)
 
     return build_shape({name: value(setting) for name, setting in space.items()})
 
@@ -197,21 +170,20 @@ def _with_visible_dropout(design: Design) -> Design:
     return design if design.dropout >= least else replace(design, dropout=min(0.5, round(least, 3)))
 
 
-def fit(shape: Shape, budget: Budget, epochs: int, tally: Tally) -> Candidate | None:
+def fit(shape: Shape, budget: Budget, epochs: int, tally: Tally) -> Design | None:
     """The widest network of a shape that keeps the budget, or a narrower one by its `size`; None: no width keeps it.
 
     Costs grow with the width, so bisection finds the widest: it costs about nine candidates.
     """
     started = time.process_time()
 
-    def keeping(steps: int) -> Candidate | None:
+    def keeping(steps: int) -> Design | None:
         tally.costed += 1
         try:
             design = design_of(shape, steps / _STEPS)
         except ConfigError:
             return None
-        facts = design_facts(design)
-        return None if broken_clauses(budget, facts, epochs) else Candidate(design, facts)
+        return None if broken_clauses(budget, design_facts(design), epochs) else design
 
     low, high = _STEPS, _WIDEST * _STEPS + 1  # the widest lies in [low, high)
     found = keeping(low)
