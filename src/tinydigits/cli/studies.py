@@ -31,11 +31,9 @@ _NAMED = 5  # files that are left out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tinydigits studies`."""
     parser.add_argument("directories", nargs="*", metavar="DIR", type=Path, help="default: studies and runs")
-    parser.add_argument(
-        "--runs", action="store_true", help="list single runs, also those of studies, instead of studies"
-    )
+    words = "list single runs, also those of studies, instead of studies"
+    parser.add_argument("--runs", action="store_true", help=words)
     parser.add_argument("--model", metavar="PATTERN", help="only matching models, with * and ? as in a shell; quote it")
     parser.add_argument("--recipe", metavar="PATTERN", help="only matching recipes")
     parser.add_argument("--data", metavar="PATTERN", help="only matching digits, such as mnist or 'folder:*'")
@@ -43,14 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verdict", choices=OUTCOMES, help="only with this verdict")
     parser.add_argument("--budget", metavar="B", help="only within this budget's limits, with its verdict")
     parser.add_argument("--sort", metavar="KEY", choices=_SORT_KEYS, help=f"{', '.join(_SORT_KEYS)} (default: path)")
-    parser.add_argument(
-        "--best", metavar="N", type=int, help="the first N; ranked by lower-bound unless --sort is given"
-    )
+    words = "the first N; ranked by lower-bound unless --sort is given"
+    parser.add_argument("--best", metavar="N", type=int, help=words)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Find, filter, sort, print."""
     from tinydigits.studies.catalog import list_studies
     from tinydigits.studies.ranking import ACCURACY_KEYS, evaluated_alike, matching, ranked, under_budget
 
