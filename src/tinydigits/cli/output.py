@@ -3,6 +3,7 @@
 import contextlib
 import shlex
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -61,6 +62,12 @@ def stderr_console(*, quiet: bool = False) -> "Console":
 def print_plain(console: "Console", text: str, style: str = "") -> None:
     """Text in which nothing is taken for markup, and whose lines only the terminal breaks."""
     console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    r"""Text for a terminal: file names may hold bytes that are not UTF-8 (shown as `\udcff`) and control characters."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in text)
 
 
 def print_warning(sentence: str | None) -> None:

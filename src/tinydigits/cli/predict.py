@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import add_json
-from tinydigits.cli.output import print_json, print_warning, stderr_console, stdout_console, watched
+from tinydigits.cli.output import print_json, print_warning, printable, stderr_console, stdout_console, watched
 from tinydigits.errors import ConfigError
 from tinydigits.settings import DEFAULT_MODEL
 
@@ -95,8 +95,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _warn_of_skipped(skipped: Sequence[str]) -> None:
-    from tinydigits.inference.files import printable
-
     if skipped:
         names = ", ".join(map(printable, skipped[:_NAMED])) + (", …" if len(skipped) > _NAMED else "")
         files = "1 file that does" if len(skipped) == 1 else f"{len(skipped):,} files that do"
@@ -104,8 +102,6 @@ def _warn_of_skipped(skipped: Sequence[str]) -> None:
 
 
 def _report(picture: "Picture") -> None:
-    from tinydigits.inference.files import printable
-
     if picture.warning:
         print_warning(f"Warning: {printable(picture.warning)}")
     if picture.error:
@@ -115,8 +111,6 @@ def _report(picture: "Picture") -> None:
 def _line(picture: "Picture", prediction: "Prediction") -> "Text":
     """`7   99.98 %   digit.png`, or `–   no digit  …`; the columns have the same width on every line."""
     from rich.text import Text
-
-    from tinydigits.inference.files import printable
 
     ranked = [(str(row.label), _percent(row.score)) for row in prediction.labels]
     line = Text()

@@ -20,7 +20,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from tinydigits.cli.arguments import add_json
-from tinydigits.cli.output import print_json, print_warning, stdout_console
+from tinydigits.cli.output import print_json, print_warning, printable, stdout_console
 from tinydigits.errors import ConfigError, RunError
 from tinydigits.records import OUTCOMES, StudyRow
 
@@ -97,7 +97,7 @@ def _print(rows: Sequence[StudyRow], most: int) -> None:
 
     screen = stdout_console()
     width = max(24, screen.width - 50)  # accuracy and verdict stand beside it
-    paths = [(row, _printable(row.path)) for row in rows[:most]]
+    paths = [(row, printable(row.path)) for row in rows[:most]]
     # a long path's end tells records apart
     shown = [replace(row, path=path if len(path) <= width else "…" + path[1 - width :]) for row, path in paths]
     screen.print(studies_table(shown))
@@ -109,9 +109,4 @@ def _warn_of(what: str, names: Sequence[str]) -> None:
     """One line that names the first of them."""
     if names:
         more = f", and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        print_warning(f"Warning: {what} {'; '.join(map(_printable, names[:_NAMED]))}{more}")
-
-
-def _printable(text: str) -> str:
-    r"""Names of files may hold control characters, and bytes that are no UTF-8 (shown as `\udcff`)."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+        print_warning(f"Warning: {what} {'; '.join(map(printable, names[:_NAMED]))}{more}")

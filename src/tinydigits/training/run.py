@@ -29,15 +29,7 @@ from tinydigits.records import LAST3, Card, Epoch, RunResult, Verdict, write_rec
 from tinydigits.training.checkpoint import load_state, save_state
 from tinydigits.training.config import RunConfig
 from tinydigits.training.environment import environment
-from tinydigits.training.loop import (
-    Custom,
-    Step,
-    Task,
-    TrainingState,
-    averaged_weights,
-    fit,
-    start_state,
-)
+from tinydigits.training.loop import Custom, Step, Task, TrainingState, averaged_weights, fit, start_state
 from tinydigits.training.prepare import BuiltNetwork, build_network, prepare_task
 from tinydigits.training.recipes import is_named, run_config
 from tinydigits.training.rundir import (

@@ -48,7 +48,7 @@ def make_order(job: Job) -> Order:
     """
     files: dict[str, bytes] = {}
     if job.directory.exists():
-        read_config(job.directory)
+        read_config(job.directory)  # it is a run
         if (job.directory / "result.json").exists():
             raise RunError(f"{job.directory} is finished: result.json is there. Name another directory.")
         try:
