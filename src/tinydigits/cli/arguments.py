@@ -1,4 +1,4 @@
-"""Arguments that several commands share, so that they mean and read the same everywhere; None if left out."""
+"""Arguments that several commands share, so that they mean and read the same everywhere; options left out are None."""
 
 import argparse
 from collections.abc import Container

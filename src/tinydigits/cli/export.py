@@ -49,8 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         data_dir=arguments.data_dir,
         watch=watched,
     )
-    if result.parity.warning:
-        print_warning(result.parity.warning)
+    print_warning(result.parity.warning)
     print_result(result, arguments.json, _print)
     verdict = result.parity.verdict
     return 0 if verdict == "passed" or (verdict == "not run" and arguments.allow_unproven) else 1

@@ -27,8 +27,7 @@ def find_learning_rate(arguments: argparse.Namespace) -> int:
         raise StorageError(f"{arguments.out} exists already, and nothing is overwritten. Name another directory.")
     network = build_network(config_from_arguments(arguments))
     task, data = prepare_task(network)
-    if data.warning:
-        print_warning(data.warning)
+    print_warning(data.warning)
     recipe = network.config.recipe
     what = f"{network.config.model}, recipe {recipe.name}, {recipe.optimizer.name}"
     batches = f"{STEPS} batches of {recipe.batch_size} digits of {data.name} at growing learning rates"

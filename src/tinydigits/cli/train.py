@@ -127,8 +127,7 @@ def _reject_conflicts_with_find_lr(arguments: argparse.Namespace) -> None:
 
 def _announce(training: "Run", console: "Console") -> None:
     config, recipe = training.config, training.config.recipe
-    if training.data.warning:  # despite --quiet: these are not the digits that the user expects
-        print_warning(training.data.warning)
+    print_warning(training.data.warning)  # despite --quiet: these are not the digits that the user expects
     counts = [len(digits.labels) for digits in (training.task.train, training.task.evaluation)]
     plain = recipe.epochs - recipe.augmented_epochs
     backend = f"{config.backend} backend" + (f" ({training.why_torch})" if training.why_torch else "")
