@@ -16,11 +16,12 @@ from PIL import Image
 from torch import nn
 
 import tinydigits
+from tinydigits.cli.output import printable
 from tinydigits.data.dataset import DigitData
 from tinydigits.errors import ConfigError, ModelError, RunError, UnknownModelError, WeightsError
 from tinydigits.evaluation.calibration import softmax
 from tinydigits.inference import predict as module
-from tinydigits.inference.files import Picture, Source, find_pictures, printable, read_picture, read_pictures
+from tinydigits.inference.files import Picture, Source, find_pictures, read_picture, read_pictures
 from tinydigits.inference.graph import Graph, run
 from tinydigits.inference.predict import (
     classify,

@@ -103,10 +103,10 @@ def large_study(study: Path, mnist: DigitData, seeds: int = 20) -> Path:
                 ],
             )
             save_predictions(run, predicted, labels)
-            save_weights(run.weights, model, card)
-            figures = {"accuracy_best": max(curve), "epochs": 20, "run_dir": str(run.path)}
+            save_weights(run / "model.safetensors", model, card)
+            figures = {"accuracy_best": max(curve), "epochs": 20, "run_dir": str(run)}
             digests = {"data_sha256": mnist.train.sha256, "evaluation_sha256": mnist.test.sha256}
-            write_json(run.result, records.result(seed, accuracy, **figures, **digests))
+            write_json(run / "result.json", records.result(seed, accuracy, **figures, **digests))
         write_verdict(study, collect(study, config, range(seeds)), None, inspect_model(model, name="plain-9k"))
     return study
 

@@ -25,7 +25,7 @@ from tinydigits.training.run import (
     start_run,
     train,
 )
-from tinydigits.training.rundir import RunDirectory, load_predictions
+from tinydigits.training.rundir import load_predictions
 
 RECIPE = replace(get_recipe("fast"), epochs=3, batch_size=256, ema_decay=0.9)
 # dropout and batch norm: all that has state
@@ -98,7 +98,7 @@ def test_a_run_leaves_what_the_design_says(undisturbed: Path) -> None:
     assert metrics[0]["train_loss"] == pytest.approx(sum(line["loss"] for line in batches[:6]) / 6)
     assert result["interval"][0] < result["accuracy"] < result["interval"][1]
     assert result["parameters"] == 7_872
-    logits, labels = load_predictions(RunDirectory(undisturbed))
+    logits, labels = load_predictions(undisturbed)
     assert (logits.argmax(axis=1) == labels).mean() == result["accuracy"]
     assert result["data"] == "optdigits"
 
@@ -152,11 +152,11 @@ def test_batches_logged_after_the_last_save_are_not_logged_twice(
     older = None
     for record in run_epochs(run):
         if isinstance(record, Epoch) and record.epoch == 1:
-            older = run.directory.state.read_bytes()
+            older = (run.directory / "state.safetensors").read_bytes()
         if isinstance(record, Epoch) and record.epoch == 2:
             break
     assert older is not None
-    run.directory.state.write_bytes(older)  # as if killed between the log and the state of epoch 2
+    (run.directory / "state.safetensors").write_bytes(older)  # as if killed between the log and the state of epoch 2
     resumed = resume_run(tmp_path / "run")
     for _ in run_epochs(resumed):
         pass
@@ -217,8 +217,8 @@ def test_runs_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "era-8k-007").mkdir(parents=True)
     (tmp_path / "runs" / "era-8k-old").mkdir()
-    assert start_run(CONFIG).directory.path == Path("runs/era-8k-008")
-    assert start_run(CONFIG).directory.path == Path("runs/era-8k-009")
+    assert start_run(CONFIG).directory == Path("runs/era-8k-008")
+    assert start_run(CONFIG).directory == Path("runs/era-8k-009")
 
 
 def test_a_bad_model_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +344,7 @@ def test_an_epoch_saved_twice_is_logged_once(small: RunConfig, tmp_path: Path) -
     for record in run_epochs(run):
         if isinstance(record, Epoch):
             save_run(run)  # Ctrl-C that comes while the epoch is scored
-    steps = [json.loads(line)["step"] for line in run.directory.batches.read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (run.directory / "batches.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 19))
 
 

@@ -1,1 +1,1 @@
-"""The command line: one file a command; parse, call, print."""
+"""The command line: one file a command, whose docstring is its help; `run` parses, calls, prints."""

@@ -1,6 +1,7 @@
-"""Arguments that several commands share, so that they mean and read the same everywhere; None if left out."""
+"""Arguments that several commands share, so that they mean and read the same everywhere; options left out are None."""
 
 import argparse
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,43 +15,37 @@ if TYPE_CHECKING:
 OWN_MODEL = "a name from `tinydigits models`, or your own net.py:Net"
 
 
-def add_model(parser: argparse.ArgumentParser, what: str = OWN_MODEL) -> None:
-    """MODEL, in most commands a zoo name or the user's own network."""
-    parser.add_argument("model", nargs="?", metavar="MODEL", help=f"{what} (default: {DEFAULT_MODEL})")
+def add_model(parser: argparse.ArgumentParser, what: str = OWN_MODEL, default: str | None = DEFAULT_MODEL) -> None:
+    """MODEL; a `default` of None leaves it to the settings file or the recipe."""
+    parser.add_argument("model", nargs="?", metavar="MODEL", default=default, help=f"{what} (default: {DEFAULT_MODEL})")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """--data and --data-dir."""
     parser.add_argument("--data", metavar="D", help="auto, mnist, optdigits, or folder:PATH (default: auto)")
     parser.add_argument("--data-dir", metavar="DIR", type=Path, help="where the MNIST files lie")
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    """--split."""
     words = "val: evaluate on validation digits, kept apart from training; test: on the test digits (default: test)"
     parser.add_argument("--split", choices=("val", "test"), help=words)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """--device and --threads."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="where to compute (default: auto)")
     parser.add_argument("--threads", metavar="N", type=int, help="threads on the CPU (default: 1)")
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    """--backend."""
     words = "what calculates the steps; native: in C, faster for small networks (default: auto, native if it can)"
     parser.add_argument("--backend", choices=("auto", "torch", "native"), help=words)
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
-    """--budget."""
     words = "era-s6, era-s7, document-<model>, mcu-tiny, or a .toml file of your own (default: none)"
     parser.add_argument("--budget", metavar="B", help=words)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json."""
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
 
 
@@ -96,6 +91,15 @@ def choose_engine(arguments: argparse.Namespace) -> "Engine":
         if value is not None:
             raise ConfigError(f"{option} {value}: it is for --engine ray. Add that, or leave {option} out.")
     return Engine(run_local, arguments.workers)
+
+
+def given_options(arguments: argparse.Namespace, but: Container[str]) -> dict[str, object]:
+    """What was given, by the names that users write (MODEL, --batch-size), but for these."""
+    return {
+        "MODEL" if key == "model" else "--" + key.replace("_", "-"): value
+        for key, value in vars(arguments).items()
+        if value is not None and value is not False and key not in but
+    }
 
 
 def config_from_arguments(arguments: argparse.Namespace) -> "RunConfig":

@@ -27,8 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import add_json, add_model
-from tinydigits.cli.output import print_json, stdout_console
-from tinydigits.settings import DEFAULT_MODEL
+from tinydigits.cli.output import print_result
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +38,6 @@ _STYLES = {"agrees": "green", "contradicted": "bold red", "not checked": "yellow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
     add_model(parser)
     parser.add_argument("--reported", metavar="FILE", type=Path, help="your own report, instead of the document")
     parser.add_argument("--study", metavar="DIR", type=Path, help="a study of this model, made by `tinydigits prove`")
@@ -47,14 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Audit, print."""
     from tinydigits.inspection.audit import audit
 
-    result = audit(arguments.model or DEFAULT_MODEL, arguments.reported, arguments.study)
-    if arguments.json:
-        print_json(result)
-    else:
-        _print(result, stdout_console())
+    result = audit(arguments.model, arguments.reported, arguments.study)
+    print_result(result, arguments.json, _print)
     return 1 if result.contradicted else 0
 
 

@@ -9,27 +9,30 @@ Example:
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import add_json
-from tinydigits.cli.output import print_json, print_plain, stdout_console
+from tinydigits.cli.output import print_plain, print_result
+from tinydigits.records import Comparison
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tinydigits compare`."""
     parser.add_argument("first", metavar="STUDY", type=Path, help="a directory that `tinydigits prove` has made")
     parser.add_argument("second", metavar="STUDY", type=Path, help="another")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare, print."""
     from tinydigits.studies.compare import compare
 
-    comparison = compare(arguments.first, arguments.second)
-    if arguments.json:
-        print_json(comparison)
-        return 0
-    screen = stdout_console()
+    print_result(compare(arguments.first, arguments.second), arguments.json, _print)
+    return 0
+
+
+def _print(comparison: Comparison, screen: "Console") -> None:
     for study in (comparison.first, comparison.second):
         sd = f" ± {100 * study.sd:.3f}" if study.sd is not None else ""
         screen.print(f"{study.study_dir}: {100 * study.mean:.3f} %{sd}, n = {study.n}", markup=False)
@@ -43,4 +46,3 @@ def run(arguments: argparse.Namespace) -> int:
     counts = f"only the first correct {pair.only_first}, only the second {pair.only_second}, p = {pair.p:.3g}"
     screen.print(f"Seed 0 of each on the same digits (exact McNemar test): {counts}")
     print_plain(screen, comparison.sentence, "bold")
-    return 0

@@ -24,7 +24,6 @@ Candidates = dict[str, str | dict[str, str]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tinydigits completion`."""
     parser.add_argument("shell", choices=SHELLS, help="the shell that the script is for")
 
 

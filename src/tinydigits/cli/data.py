@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import add_json
-from tinydigits.cli.output import print_json, print_plain, stderr_console, stdout_console
+from tinydigits.cli.output import print_plain, print_result, stderr_console
 from tinydigits.errors import DamagedDataError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tinydigits.data.status import DataStatus
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tinydigits data`."""
     parser.add_argument("--fetch", action="store_true", help="download the missing files of MNIST, and verify them")
     words = "look for MNIST there only, and fetch into it (default: $TINYDIGITS_DATA, then the user cache)"
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help=words)
@@ -40,10 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.fetch:
         fetch_mnist(arguments.data_dir or user_cache())
     status = data_status(arguments.data_dir)
-    if arguments.json:
-        print_json(status)
-    else:
-        print_plain(stdout_console(), _report(status))
+    print_result(status, arguments.json, _print)
     if status.mnist.damage is not None:
         raise DamagedDataError(status.mnist.damage)
     if status.mnist.used is not None:
@@ -56,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _report(status: "DataStatus") -> str:
+def _print(status: "DataStatus", screen: "Console") -> None:
     lines = ["MNIST"]
     for location in status.mnist.locations:
         subject = "" if location.state == "damaged" else f"{location.directory} "  # an error names the file
@@ -64,4 +62,4 @@ def _report(status: "DataStatus") -> str:
     lines += ["optdigits", f"  {status.optdigits.state:<10}  {status.optdigits.digits:,} digits"]
     if status.mnist.used is not None:
         lines.append(f"--data auto uses MNIST from {status.mnist.used}")
-    return "\n".join(lines)
+    print_plain(screen, "\n".join(lines))

@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import add_data, add_device, add_json, add_model, add_split
-from tinydigits.cli.output import print_json, print_plain, print_warning, stdout_console, watched
+from tinydigits.cli.output import print_plain, print_result, print_warning, watched
 from tinydigits.errors import ConfigError
-from tinydigits.settings import DEFAULT_MODEL
+from tinydigits.records import SPLIT_NAMES, EvaluationResult, Split, write_record
 
 if TYPE_CHECKING:
     import torch
+    from rich.console import Console
 
     from tinydigits.data.dataset import Dataset
-    from tinydigits.records import EvaluationResult, Split
 
 _LISTED = 10  # mistakes on the screen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tinydigits evaluate`."""
     add_model(parser, "a name with shipped weights, a run directory, or a .safetensors file")
     add_data(parser)
     add_split(parser)
@@ -39,11 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, write, print."""
     from tinydigits.data.sources import load_dataset
     from tinydigits.evaluation.evaluate import evaluate
 
-    source: str = arguments.model or DEFAULT_MODEL
+    source: str = arguments.model
     split: Split = arguments.split or "test"
     device = _prepare_device(arguments)
     data = load_dataset(arguments.data or "auto", arguments.data_dir)
@@ -52,10 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_warning(f"Warning: {result.warning}")
     out = arguments.out or (Path(source) if Path(source).is_dir() else None)
     files = _write_files(result, data.split(split)[1], out) if out is not None else []
-    if arguments.json:
-        print_json(result)
-    else:
-        _print(result, files)
+    print_result(result, arguments.json, partial(_print, files=files))
     return 0
 
 
@@ -71,8 +66,7 @@ def _prepare_device(arguments: argparse.Namespace) -> "torch.device":
     return choose_device(arguments.device or "auto")
 
 
-def _write_files(result: "EvaluationResult", digits: "Dataset", out: Path) -> list[Path]:
-    from tinydigits.records import write_record
+def _write_files(result: EvaluationResult, digits: "Dataset", out: Path) -> list[Path]:
     from tinydigits.reports.plots import confusion_picture, mistakes_picture
     from tinydigits.storage import make_directory
 
@@ -85,11 +79,9 @@ def _write_files(result: "EvaluationResult", digits: "Dataset", out: Path) -> li
     return files
 
 
-def _print(result: "EvaluationResult", files: list[Path]) -> None:
-    from tinydigits.records import SPLIT_NAMES
+def _print(result: EvaluationResult, console: "Console", files: list[Path]) -> None:
     from tinydigits.reports import tables
 
-    console = stdout_console()
     console.print(f"{result.model} on the {SPLIT_NAMES[result.split]} digits of {result.data}", markup=False)
     console.print(
         f"[bold]Accuracy {tables.percent(result.accuracy)}[/bold]: {result.correct:,} of {result.total:,} correct, "

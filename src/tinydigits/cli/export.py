@@ -19,18 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import add_data, add_json, add_model
-from tinydigits.cli.output import print_json, print_plain, print_warning, stdout_console, watched
+from tinydigits.cli.output import print_plain, print_result, print_warning, watched
 from tinydigits.exporters import FORMATS
-from tinydigits.settings import DEFAULT_MODEL
+from tinydigits.records import ExportResult, Parity
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tinydigits.records import ExportResult, Parity
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
     add_model(parser, "a zoo name with shipped weights, a run directory, or a .safetensors file")
     parser.add_argument("--to", metavar="FORMAT", choices=FORMATS, required=True, help=f"one of {', '.join(FORMATS)}")
     parser.add_argument("--int8", action="store_true", help="8-bit integers instead of float32")
@@ -41,11 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export, print."""
     from tinydigits.exporters.export import export
 
     result = export(
-        arguments.model or DEFAULT_MODEL,
+        arguments.model,
         arguments.to,
         int8=arguments.int8,
         out=arguments.out,
@@ -53,17 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
         data_dir=arguments.data_dir,
         watch=watched,
     )
-    if result.parity.warning:
-        print_warning(result.parity.warning)
-    if arguments.json:
-        print_json(result)
-    else:
-        _print(result, stdout_console())
+    print_warning(result.parity.warning)
+    print_result(result, arguments.json, _print)
     verdict = result.parity.verdict
     return 0 if verdict == "passed" or (verdict == "not run" and arguments.allow_unproven) else 1
 
 
-def _print(result: "ExportResult", console: "Console") -> None:
+def _print(result: ExportResult, console: "Console") -> None:
     for file in result.files:
         print_plain(console, f"{file}  {Path(file).stat().st_size:,} bytes")
     styles = {"passed": "bold green", "failed": "bold red", "not run": "bold yellow"}
@@ -72,7 +64,7 @@ def _print(result: "ExportResult", console: "Console") -> None:
         print_plain(console, f"  {sentence}")
 
 
-def _sentences(parity: "Parity") -> list[str]:
+def _sentences(parity: Parity) -> list[str]:
     logits, digits, pictures = parity.logits, parity.digits, parity.preprocessing
     if logits is None:
         return [parity.reason or "", "The files are written, but not checked."]

@@ -12,26 +12,20 @@ Example:
 import argparse
 
 from tinydigits.cli.arguments import add_budget, add_json, add_model
-from tinydigits.cli.output import print_json, stdout_console
-from tinydigits.settings import DEFAULT_MODEL
+from tinydigits.cli.output import print_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
     add_model(parser)
     add_budget(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Inspect, print."""
     from tinydigits.inspection.inspect import inspect
     from tinydigits.inspection.result import print_inspection
 
-    inspection = inspect(arguments.model or DEFAULT_MODEL, arguments.budget)
-    if arguments.json:
-        print_json(inspection)
-    else:
-        print_inspection(inspection, stdout_console())
+    inspection = inspect(arguments.model, arguments.budget)
+    print_result(inspection, arguments.json, print_inspection)
     clauses = inspection.budget.clauses if inspection.budget else ()
     return 1 if any(clause.verdict != "met" for clause in clauses) else 0

@@ -14,11 +14,10 @@ Example:
 import argparse
 
 from tinydigits.cli.arguments import add_json
-from tinydigits.cli.output import print_json, stdout_console
+from tinydigits.cli.output import print_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
     parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="only these names (default: all)")
     add_json(parser)
 
@@ -33,8 +32,5 @@ def run(arguments: argparse.Namespace) -> int:
     from tinydigits.reports.tables import zoo_table
 
     models = describe_models(arguments.pattern)
-    if arguments.json:
-        print_json(models)
-    else:
-        stdout_console().print(zoo_table(models))
+    print_result(models, arguments.json, lambda models, screen: screen.print(zoo_table(models)))
     return 0

@@ -28,11 +28,11 @@ Example:
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import add_json
-from tinydigits.cli.output import print_json, print_warning, stderr_console, stdout_console
+from tinydigits.cli.output import print_json, print_warning, printable, stderr_console, stdout_console, watched
 from tinydigits.errors import ConfigError
 from tinydigits.settings import DEFAULT_MODEL
 
@@ -50,7 +50,6 @@ _SHADES = " ░▒▓█"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
     parser.usage = "tinydigits predict [-h] [--top N] [--show] [--json] [MODEL] PICTURE ..."
     parser.add_argument("words", nargs="+", metavar="[MODEL] PICTURE", help=f"MODEL (default: {DEFAULT_MODEL}) first")
     parser.add_argument("--top", type=int, metavar="N", help="the N most probable digits (default: 1; with --json 10)")
@@ -59,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read the pictures one after the other, and print each prediction."""
     from tinydigits.inference.files import find_pictures, read_pictures
     from tinydigits.inference.predict import load_classifier, names_model, predict_pictures
 
@@ -76,8 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     sources, skipped = find_pictures(words, lambda: sys.stdin.buffer.read())
     _warn_of_skipped(skipped)
     workers = 1 if len(sources) < _MANY else os.cpu_count() or 1
-    pictures = _watched(read_pictures(sources, workers), len(sources), arguments.json)
     console = stderr_console() if arguments.json else stdout_console()
+    seen = not arguments.json and console.is_terminal  # predictions, while one waits for the others
+    pictures = watched(read_pictures(sources, workers), "pictures", len(sources), hidden=seen or len(sources) < 2)
     colour = console.color_system is not None and not console.no_color
     predictions = []
     failed = False
@@ -96,8 +95,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _warn_of_skipped(skipped: Sequence[str]) -> None:
-    from tinydigits.inference.files import printable
-
     if skipped:
         names = ", ".join(map(printable, skipped[:_NAMED])) + (", …" if len(skipped) > _NAMED else "")
         files = "1 file that does" if len(skipped) == 1 else f"{len(skipped):,} files that do"
@@ -105,31 +102,15 @@ def _warn_of_skipped(skipped: Sequence[str]) -> None:
 
 
 def _report(picture: "Picture") -> None:
-    from tinydigits.inference.files import printable
-
     if picture.warning:
         print_warning(f"Warning: {printable(picture.warning)}")
     if picture.error:
         print(f"tinydigits predict: {printable(picture.error)}", file=sys.stderr)
 
 
-def _watched(pictures: "Iterator[Picture]", total: int, json: bool) -> "Iterator[Picture]":
-    """The same pictures, with a progress bar if a person waits for many and sees no predictions meanwhile."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = stderr_console()
-    idle = json or not stdout_console().is_terminal
-    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = not (console.is_terminal and idle and total > 1)
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        yield from bar.track(pictures, total=total)
-
-
 def _line(picture: "Picture", prediction: "Prediction") -> "Text":
     """`7   99.98 %   digit.png`, or `–   no digit  …`; the columns have the same width on every line."""
     from rich.text import Text
-
-    from tinydigits.inference.files import printable
 
     ranked = [(str(row.label), _percent(row.score)) for row in prediction.labels]
     line = Text()

@@ -14,36 +14,32 @@ Example:
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinydigits.cli import arguments as options
-from tinydigits.cli.output import print_json, print_plain, print_warning, stderr_console, stdout_console
-from tinydigits.cli.progress import live_table, resumable
+from tinydigits.cli.output import live_table, print_plain, print_result, print_warning, resumable, stderr_console
+from tinydigits.records import Epoch, ProofResult, StudyResult
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tinydigits.records import Epoch, ProofResult, StudyResult
     from tinydigits.studies.engines.jobs import Event, Job
     from tinydigits.studies.prove import Study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tinydigits prove`."""
-    options.add_model(parser)
+    options.add_model(parser, default=None)
     parser.add_argument("--seeds", metavar="N", type=int, default=5, help="seeds 0 to N-1 (default: 5)")
     options.add_budget(parser)
     options.add_recipe(parser)
     options.add_data(parser)
     options.add_split(parser)
     options.add_backend(parser)
-    parser.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="also train a calibration run (seed 0, without the validation digits) and calibrate with it",
-    )
+    words = "also train a calibration run (seed 0, without the validation digits) and calibrate with it"
+    parser.add_argument("--calibrate", action="store_true", help=words)
     options.add_engine(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, help="default: studies/MODEL-RECIPE")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
@@ -51,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Settle, train, print."""
     from tinydigits.inspection.budget import load_budget
     from tinydigits.studies.prove import plan_study, run_study
 
@@ -67,10 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     watch = StudyWatch(study, arguments.seeds, stderr_console(quiet=arguments.quiet))
     with resumable(study.directory):
         result, proof = run_study(study, arguments.seeds, calibrate=arguments.calibrate, engine=engine, watch=watch)
-    if arguments.json:
-        print_json(proof)
-    else:
-        print_proof(result, proof)
+    print_result(proof, arguments.json, partial(print_proof, result))
     return 0 if budget is None or proof.verdict == "met" else 1
 
 
@@ -81,7 +73,7 @@ class RunRow:
     name: str
     epochs: int
     state: str = "waiting"
-    last: "Epoch | None" = None
+    last: Epoch | None = None
 
 
 class StudyWatch:
@@ -142,12 +134,11 @@ def _count(number: int, unit: str) -> str:
     return f"{number:,} {unit}{'s' * (number != 1)}"
 
 
-def print_proof(result: "StudyResult", proof: "ProofResult") -> None:
+def print_proof(result: StudyResult, proof: ProofResult, screen: "Console") -> None:
     """What `prove` shows in the end."""
     from tinydigits.inspection.clause_table import clause_table
     from tinydigits.reports.tables import calibration_table, interval_text, study_table
 
-    screen = stdout_console()
     screen.print(study_table(result))
     interval = f"{interval_text(result.interval)}, 95 % two-way bootstrap of the final epochs"
     print_plain(screen, f"On new digits of this kind: {interval}")

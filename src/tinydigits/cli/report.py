@@ -17,7 +17,6 @@ from tinydigits.cli.output import print_json, print_plain, stderr_console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tinydigits report`."""
     words = "a directory that train or prove has made, or a study's .json; several are compared with the first"
     parser.add_argument("sources", metavar="RUN|STUDY", nargs="+", type=Path, help=words)
     parser.add_argument("--data-dir", metavar="DIR", type=Path, help="where the MNIST files lie")
@@ -27,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the page, print where it is."""
     from tinydigits.reports.report import report
 
     result = report(*arguments.sources, out=arguments.out, data_dir=arguments.data_dir)

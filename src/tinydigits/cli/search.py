@@ -20,15 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import add_budget, add_data, add_engine, add_json, choose_engine
-from tinydigits.cli.output import print_json, print_plain, print_warning, stderr_console, stdout_console
-from tinydigits.cli.progress import live_table, resumable
+from tinydigits.cli.output import live_table, print_plain, print_result, print_warning, resumable, stderr_console
 from tinydigits.errors import ConfigError
+from tinydigits.records import Epoch, SearchResult
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tinydigits.records import Epoch, SearchResult
     from tinydigits.studies.prove import Study, Watch
     from tinydigits.studies.search.halving import Trial
     from tinydigits.studies.search.race import Search
@@ -36,11 +35,9 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tinydigits search`."""
     add_budget(parser)
-    parser.add_argument(
-        "--minutes", metavar="X", type=float, default=30.0, help="time for trials, without the proof (default: 30)"
-    )
+    words = "time for trials, without the proof (default: 30)"
+    parser.add_argument("--minutes", metavar="X", type=float, default=30.0, help=words)
     parser.add_argument("--trials", metavar="N", type=int, help="at most N networks (default: as many as time allows)")
     parser.add_argument("--seeds", metavar="N", type=int, default=5, help="of the proof, 0 to N-1 (default: 5)")
     add_data(parser)
@@ -51,7 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Plan, search, draw, print."""
     from tinydigits.inspection.budget import load_budget
     from tinydigits.reports.plots import front_picture
     from tinydigits.studies.search.plan import Limits, plan_search
@@ -68,10 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     with resumable(plan.directory):
         result = run_search(plan, arguments.seeds, engine=engine, watch=watch)
     front_picture(result, plan.directory / "front.png")
-    if arguments.json:
-        print_json(result)
-    else:
-        _print(result)
+    print_result(result, arguments.json, _print)
     return 0 if result.verdict and result.verdict.verdict == "met" else 1
 
 
@@ -107,7 +100,7 @@ class _Watch:
                 live.update(_table(search, rows))
                 yield trial, event
 
-    def proof(self, result: "SearchResult", study: "Study", seconds: float) -> "Watch":
+    def proof(self, result: SearchResult, study: "Study", seconds: float) -> "Watch":
         """Say what was chosen, and show the proof."""
         from tinydigits.cli.prove import StudyWatch
         from tinydigits.reports.tables import duration
@@ -140,12 +133,11 @@ def _table(search: "Search", rows: "dict[int, tuple[Trial, Epoch]]") -> "Table":
     return table
 
 
-def _print(result: "SearchResult") -> None:
+def _print(result: SearchResult, screen: "Console") -> None:
     from tinydigits.cli.prove import print_proof
     from tinydigits.reports.tables import front_table
     from tinydigits.studies.study import read_study
 
-    screen = stdout_console()
     chosen, trials = result.chosen, result.trials
     screen.print(front_table(result.front, chosen.trial))
     tried = f"{trials.begun} networks tried, {trials.complete} to the last epoch"
@@ -154,6 +146,6 @@ def _print(result: "SearchResult") -> None:
     print_plain(screen, f"{tried}; {costed}{busy}")
     print_plain(screen, f"Chosen: {chosen.network}, {chosen.why}.")
     if result.verdict:
-        print_proof(read_study(Path(result.verdict.study_dir)), result.verdict)
+        print_proof(read_study(Path(result.verdict.study_dir)), result.verdict, screen)
     names = ", ".join(f"{result.search_dir}/{name}" for name in ("net.toml", "front.png", "front.json"))
     print_plain(screen, f"Network, picture and figures: {names}")

@@ -25,32 +25,26 @@ import os
 from tinydigits.cli.arguments import add_model
 from tinydigits.cli.output import print_plain, stdout_console
 from tinydigits.errors import ServeError
-from tinydigits.settings import DEFAULT_MODEL
 
 _TOKEN = "TINYDIGITS_TOKEN"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     add_model(parser, "a zoo model, a run directory or a .safetensors file")
     parser.add_argument("--host", metavar="H", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", metavar="N", type=int, default=8000, help="port; 0: any free one (default: 8000)")
     parser.add_argument("--workers", metavar="N", type=int, default=1, help="number of processes (default: 1)")
-    parser.add_argument(
-        "--waiting", metavar="N", type=int, help="size of the queue of each process, in requests (default: 24)"
-    )
-    parser.add_argument(
-        "--allow-remote", action="store_true", help="accept a --host at which other machines can connect"
-    )
+    words = "size of the queue of each process, in requests (default: 24)"
+    parser.add_argument("--waiting", metavar="N", type=int, help=words)
+    words = "accept a --host at which other machines can connect"
+    parser.add_argument("--allow-remote", action="store_true", help=words)
     parser.add_argument("--token", metavar="T", help=f"token that requests need (better: the variable {_TOKEN})")
-    parser.add_argument(
-        "--cors", metavar="ORIGIN", action="append", default=[], help="let scripts of this web site read responses"
-    )
+    words = "let scripts of this web site read responses"
+    parser.add_argument("--cors", metavar="ORIGIN", action="append", default=[], help=words)
     parser.add_argument("--quiet", action="store_true", help="no access log")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until it is stopped."""
     try:
         from tinydigits.server.options import WAITING, Options
         from tinydigits.server.server import serve
@@ -59,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             f'the package {error.name} is not installed. Install the extra with `pip install "tinydigits[serve]"`.'
         ) from error
     options = Options(
-        model=arguments.model or DEFAULT_MODEL,
+        model=arguments.model,
         host=arguments.host,
         port=arguments.port,
         workers=arguments.workers,

@@ -20,7 +20,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from tinydigits.cli.arguments import add_json
-from tinydigits.cli.output import print_json, print_warning, stdout_console
+from tinydigits.cli.output import print_json, print_warning, printable, stdout_console
 from tinydigits.errors import ConfigError, RunError
 from tinydigits.records import OUTCOMES, StudyRow
 
@@ -31,11 +31,9 @@ _NAMED = 5  # files that are left out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tinydigits studies`."""
     parser.add_argument("directories", nargs="*", metavar="DIR", type=Path, help="default: studies and runs")
-    parser.add_argument(
-        "--runs", action="store_true", help="list single runs, also those of studies, instead of studies"
-    )
+    words = "list single runs, also those of studies, instead of studies"
+    parser.add_argument("--runs", action="store_true", help=words)
     parser.add_argument("--model", metavar="PATTERN", help="only matching models, with * and ? as in a shell; quote it")
     parser.add_argument("--recipe", metavar="PATTERN", help="only matching recipes")
     parser.add_argument("--data", metavar="PATTERN", help="only matching digits, such as mnist or 'folder:*'")
@@ -43,14 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verdict", choices=OUTCOMES, help="only with this verdict")
     parser.add_argument("--budget", metavar="B", help="only within this budget's limits, with its verdict")
     parser.add_argument("--sort", metavar="KEY", choices=_SORT_KEYS, help=f"{', '.join(_SORT_KEYS)} (default: path)")
-    parser.add_argument(
-        "--best", metavar="N", type=int, help="the first N; ranked by lower-bound unless --sort is given"
-    )
+    words = "the first N; ranked by lower-bound unless --sort is given"
+    parser.add_argument("--best", metavar="N", type=int, help=words)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Find, filter, sort, print."""
     from tinydigits.studies.catalog import list_studies
     from tinydigits.studies.ranking import ACCURACY_KEYS, evaluated_alike, matching, ranked, under_budget
 
@@ -101,7 +97,7 @@ def _print(rows: Sequence[StudyRow], most: int) -> None:
 
     screen = stdout_console()
     width = max(24, screen.width - 50)  # accuracy and verdict stand beside it
-    paths = [(row, _printable(row.path)) for row in rows[:most]]
+    paths = [(row, printable(row.path)) for row in rows[:most]]
     # a long path's end tells records apart
     shown = [replace(row, path=path if len(path) <= width else "…" + path[1 - width :]) for row, path in paths]
     screen.print(studies_table(shown))
@@ -113,9 +109,4 @@ def _warn_of(what: str, names: Sequence[str]) -> None:
     """One line that names the first of them."""
     if names:
         more = f", and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        print_warning(f"Warning: {what} {'; '.join(map(_printable, names[:_NAMED]))}{more}")
-
-
-def _printable(text: str) -> str:
-    r"""Names of files may hold control characters, and bytes that are no UTF-8 (shown as `\udcff`)."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+        print_warning(f"Warning: {what} {'; '.join(map(printable, names[:_NAMED]))}{more}")

@@ -25,53 +25,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinydigits.cli.arguments import (
-    add_backend,
-    add_budget,
-    add_data,
-    add_device,
-    add_json,
-    add_model,
-    add_recipe,
-    add_split,
-    config_from_arguments,
-)
+from tinydigits.cli import arguments as options
 from tinydigits.cli.output import print_json, print_plain, print_warning, stderr_console, stdout_console
+from tinydigits.errors import ConfigError
+from tinydigits.records import SPLIT_NAMES, Epoch, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
     from torch.utils.tensorboard import SummaryWriter
 
-    from tinydigits.records import Epoch, Verdict
     from tinydigits.training.run import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tinydigits train`; what is left out is None, so that a config file can fill it in."""
-    add_model(parser)
-    add_recipe(parser)
-    add_data(parser)
-    add_split(parser)
-    parser.add_argument(
-        "--seed", metavar="S", type=int, help="of weights, shuffling, augmentation, dropout (default: 0)"
-    )
-    add_device(parser)
-    add_backend(parser)
-    add_budget(parser)
+    options.add_model(parser, default=None)
+    options.add_recipe(parser)
+    options.add_data(parser)
+    options.add_split(parser)
+    words = "of weights, shuffling, augmentation, dropout (default: 0)"
+    parser.add_argument("--seed", metavar="S", type=int, help=words)
+    options.add_device(parser)
+    options.add_backend(parser)
+    options.add_budget(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, help="a new directory (default: the next runs/MODEL-NNN)")
     parser.add_argument("--resume", metavar="DIR", type=Path, help="resume the run in DIR")
     parser.add_argument("--find-lr", action="store_true", help="do not train: suggest a learning rate")
-    parser.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="also write RUN/tensorboard: scalars, graph, pictures (takes the extra `tensorboard`)",
-    )
+    words = "also write RUN/tensorboard: scalars, graph, pictures (takes the extra `tensorboard`)"
+    parser.add_argument("--tensorboard", action="store_true", help=words)
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    add_json(parser)
+    options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, watch, draw, summarise."""
     from tinydigits.inspection.budget import load_budget
     from tinydigits.training.run import finish_run, resume_run, start_run
 
@@ -90,13 +75,13 @@ def run(arguments: argparse.Namespace) -> int:
         _reject_conflicts_with_resume(arguments)
         training = resume_run(arguments.resume, budget=budget, data_dir=arguments.data_dir)
     else:
-        training = start_run(config_from_arguments(arguments), arguments.out, budget=budget)
+        training = start_run(options.config_from_arguments(arguments), arguments.out, budget=budget)
     _announce(training, console)
     flag = f" --budget {shlex.quote(arguments.budget)}" if budget else ""
     board = _open_board(training) if arguments.tensorboard else None
     with _interruptible() as interrupted:
         if not _train(training, console, interrupted, board):
-            resume = f"tinydigits train --resume {shlex.quote(str(training.directory.path))}{flag}"
+            resume = f"tinydigits train --resume {shlex.quote(str(training.directory))}{flag}"
             print_plain(stderr_console(), f"Interrupted and saved. Resume with: {resume}")
             return 130
         _draw(training)  # before the result: a run without pictures is not finished
@@ -114,13 +99,13 @@ def run(arguments: argparse.Namespace) -> int:
         if result.verdict:
             print_plain(screen, _verdict_text(training, result.verdict), "bold" if budget else "")
             if budget and result.verdict.verdict == "plausible":
-                config = shlex.quote(str(training.directory.path / "config.json"))
+                config = shlex.quote(str(training.directory / "config.json"))
                 print_plain(screen, f"To prove it, with the same settings: tinydigits prove --config {config}{flag}")
-        print_plain(screen, f"Weights, curves and result: {training.directory.path}")
+        print_plain(screen, f"Weights, curves and result: {training.directory}")
     return 1 if budget and result.verdict and result.verdict.verdict in ("failed", "not judged") else 0
 
 
-def _verdict_text(training: "Run", verdict: "Verdict") -> str:
+def _verdict_text(training: "Run", verdict: Verdict) -> str:
     model, reported = training.config.model, training.goal is not None and training.goal.name != "goal"
     stated = f"{model} as reported" if reported else f"Goal of {model}"
     subject = f"Budget {verdict.budget}" if verdict.budget else stated
@@ -128,32 +113,21 @@ def _verdict_text(training: "Run", verdict: "Verdict") -> str:
 
 
 def _reject_conflicts_with_resume(arguments: argparse.Namespace) -> None:
-    from tinydigits.errors import ConfigError
-
     beside = ("quiet", "json", "resume", "command", "budget", "data_dir", "tensorboard")
-    given = [
-        key for key, value in vars(arguments).items() if value is not None and value is not False and key not in beside
-    ]
-    if given:
-        names = ", ".join("MODEL" if key == "model" else "--" + key.replace("_", "-") for key in given)
-        raise ConfigError(f"--resume continues the run as it was begun, so {names} cannot be changed. Omit that.")
+    if given := ", ".join(options.given_options(arguments, beside)):
+        raise ConfigError(f"--resume continues the run as it was begun, so {given} cannot be changed. Omit that.")
 
 
 def _reject_conflicts_with_find_lr(arguments: argparse.Namespace) -> None:
-    from tinydigits.errors import ConfigError
-
-    beside = [f"--{name}" for name in ("resume", "budget", "tensorboard") if getattr(arguments, name)]
-    beside += ["--learning-rate"] if arguments.learning_rate is not None else []
+    given = options.given_options(arguments, ())
+    beside = [name for name in ("--resume", "--budget", "--tensorboard", "--learning-rate") if name in given]
     if beside:
         raise ConfigError(f"--find-lr trains nothing that is kept, so {', '.join(beside)} has no effect. Omit that.")
 
 
 def _announce(training: "Run", console: "Console") -> None:
-    from tinydigits.records import SPLIT_NAMES
-
     config, recipe = training.config, training.config.recipe
-    if training.data.warning:  # despite --quiet: these are not the digits that the user expects
-        print_warning(training.data.warning)
+    print_warning(training.data.warning)  # despite --quiet: these are not the digits that the user expects
     counts = [len(digits.labels) for digits in (training.task.train, training.task.evaluation)]
     plain = recipe.epochs - recipe.augmented_epochs
     backend = f"{config.backend} backend" + (f" ({training.why_torch})" if training.why_torch else "")
@@ -164,7 +138,7 @@ def _announce(training: "Run", console: "Console") -> None:
         f"recipe {recipe.name}: {recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, "
         f"{augmented if recipe.augmented_epochs else 'not augmented'}, batch {recipe.batch_size}; seed {config.seed}; "
         f"{config.device}, {config.threads} thread{'s' * (config.threads != 1)}, {backend}; "
-        f"into {training.directory.path}",
+        f"into {training.directory}",
     )
     print_plain(console, "\n".join(lines))
 
@@ -173,7 +147,6 @@ def _train(training: "Run", console: "Console", interrupted: list[int], board: "
     """Train to the end with a line an epoch; False when it was interrupted (and saved)."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from tinydigits.records import Epoch
     from tinydigits.training.run import run_epochs, save_run
     from tinydigits.training.tensorboard import note_epoch
 
@@ -193,9 +166,7 @@ def _train(training: "Run", console: "Console", interrupted: list[int], board: "
     return True
 
 
-def _epoch_line(record: "Epoch", training: "Run") -> str:
-    from tinydigits.records import SPLIT_NAMES
-
+def _epoch_line(record: Epoch, training: "Run") -> str:
     epochs, digits = training.config.recipe.epochs, SPLIT_NAMES[training.config.split]
     done = training.state.epochs[-3:]
     left = round((epochs - record.epoch) * sum(e.time_seconds for e in done) / len(done))
@@ -225,21 +196,20 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 def _draw(training: "Run") -> None:
-    from tinydigits.records import SPLIT_NAMES
     from tinydigits.reports.plots import augmentation_preview, training_curve
     from tinydigits.training.run import preview_augmentation
 
     evaluated_on = SPLIT_NAMES[training.config.split]
-    training_curve(training.state.epochs, training.directory.path / "curve.png", evaluated_on)
+    training_curve(training.state.epochs, training.directory / "curve.png", evaluated_on)
     if pictures := preview_augmentation(training):
-        augmentation_preview(pictures.originals, pictures.augmented, training.directory.path / "augmentation.png")
+        augmentation_preview(pictures.originals, pictures.augmented, training.directory / "augmentation.png")
 
 
 def _open_board(training: "Run") -> "SummaryWriter":
     from tinydigits.training.tensorboard import open_board
 
     board = open_board(training)
-    where = f"tensorboard --logdir {shlex.quote(str(training.directory.path))}"
+    where = f"tensorboard --logdir {shlex.quote(str(training.directory))}"
     print_plain(stderr_console(), f"To watch: {where}")
     return board
 
@@ -262,5 +232,5 @@ def _show_pictures(board: "SummaryWriter", training: "Run") -> None:
         files = [Path(directory) / name for name in ("confusion.png", "mistakes.png")]
         confusion_picture(evaluation.confusion, files[0])
         mistakes_picture(images, mistakes, files[1])
-        for file in (*sorted(training.directory.path.glob("*.png")), *files):
+        for file in (*sorted(training.directory.glob("*.png")), *files):
             add_picture(board, file)

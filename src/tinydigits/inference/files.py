@@ -9,7 +9,6 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-import unicodedata
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -217,11 +216,6 @@ def _follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def printable(text: str) -> str:
-    r"""Text for a terminal: file names may hold bytes that are not UTF-8 (shown as `\udcff`) and control characters."""
-    return "".join(ascii(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in encodable(text))
 
 
 def encodable(text: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from tinydigits.evaluation.calibration import expected_calibration_error, softma
 from tinydigits.evaluation.predictions import confusion_matrix
 from tinydigits.records import Mistake
 from tinydigits.studies.results import Source
-from tinydigits.training.rundir import RunDirectory, load_predictions
+from tinydigits.training.rundir import load_predictions
 
 BINS = 10
 """How many equally wide bins of confidence a reliability diagram has."""
@@ -125,7 +126,7 @@ def read_predictions(source: Source) -> SeedPredictions:
     predictions, confidences, errors = [], [], []
     labels: NDArray[np.uint8] | None = None
     for directory in source.run_directories():
-        logits, its_labels = _checked_predictions(RunDirectory(directory))
+        logits, its_labels = _checked_predictions(directory)
         if labels is not None and not np.array_equal(labels, its_labels):
             raise RunError(f"{directory} holds predictions for other digits than the runs before it.")
         labels, probabilities = its_labels, [softmax(logits, temperature) for temperature in temperatures]
@@ -144,9 +145,9 @@ def read_predictions(source: Source) -> SeedPredictions:
     )
 
 
-def _checked_predictions(run: RunDirectory) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def _checked_predictions(run: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     logits, labels = load_predictions(run)
     whole = logits.ndim == 2 and logits.shape == (len(labels), 10) and labels.dtype == np.uint8 and len(labels)
     if not whole or labels.max() > 9 or not np.isfinite(logits).all():
-        raise RunError(f"{run.predictions} does not hold ten finite logits and a label for each digit.")
+        raise RunError(f"{run}/predictions.safetensors does not hold ten finite logits and a label for each digit.")
     return logits, labels

@@ -15,7 +15,7 @@ from tinydigits.records import SPLIT_NAMES, derive_record, read_lines, read_reco
 from tinydigits.studies.study import read_study, recorded_setting, run_directory, seed_result, summarise
 from tinydigits.training.config import RunConfig, config_from_dict
 from tinydigits.training.recipes import get_recipe, is_named, list_recipes
-from tinydigits.training.rundir import RunDirectory, open_run_directory, read_result
+from tinydigits.training.rundir import read_config, read_result
 
 Curve = tuple[tuple[float, float], ...]
 """Points (epochs done, training loss)."""
@@ -91,14 +91,14 @@ def read_source(path: Path) -> Source:
 def _study_directory(directory: Path) -> Source:
     study, verdict = read_study(directory), directory / "verdict.json"
     proofs = [read_record(verdict, records.ProofResult, _HINT)] if verdict.exists() else []
-    runs = [RunDirectory(run_directory(directory, seed)) for seed in study.seeds]
+    runs = [run_directory(directory, seed) for seed in study.seeds]
     source = _study(study, proofs, directory / "study.json", study.environment.command)
     return replace(
         source,
         name=directory.name,
         directory=directory,
         losses=tuple(_loss(run, study.epochs) for run in runs),
-        code_sha256=read_result(runs[0], _HINT).code_sha256 if runs[0].result.exists() else None,
+        code_sha256=read_result(runs[0], _HINT).code_sha256 if (runs[0] / "result.json").exists() else None,
     )
 
 
@@ -134,12 +134,12 @@ def _study(
 
 
 def _run(path: Path) -> Source:
-    directory, config = open_run_directory(path)
-    if not directory.result.exists():
+    config, _ = read_config(path)
+    if not (path / "result.json").exists():
         raise RunError(
             f"{path} is not finished: result.json is missing. Resume it with `tinydigits train --resume {path}`."
         )
-    result = read_result(directory, _HINT)
+    result = read_result(path, _HINT)
     file, unknown = path / "environment.json", "unknown"
     environment = records.Environment(
         python=unknown, packages={}, platform=unknown, processor=unknown, cores=None, threads=config.threads
@@ -154,7 +154,7 @@ def _run(path: Path) -> Source:
         n=1,
         final=summarise([result.accuracy]),
         last3=summarise([result.accuracy_last3]),
-        runs=(seed_result(result, _epochs(directory)),),
+        runs=(seed_result(result, _epochs(path)),),
         calibration=None,
         environment=environment,
     )
@@ -164,24 +164,26 @@ def _run(path: Path) -> Source:
         kind="run",
         directory=path,
         verdicts=(result.verdict,) if result.verdict else (),
-        losses=(_loss(directory, result.epochs),),
+        losses=(_loss(path, result.epochs),),
         code_sha256=result.code_sha256,
         recorded=environment.command is not None,
         custom=result.custom,
     )
 
 
-def _epochs(directory: RunDirectory) -> list[records.Epoch]:
-    return read_lines(directory.metrics, records.Epoch, _HINT) if directory.metrics.exists() else []
+def _epochs(run: Path) -> list[records.Epoch]:
+    file = run / "metrics.jsonl"
+    return read_lines(file, records.Epoch, _HINT) if file.exists() else []
 
 
-def _loss(directory: RunDirectory, epochs: int) -> Curve:
+def _loss(run: Path, epochs: int) -> Curve:
     """The training loss over the epochs; of short runs, means of equally many batches."""
     if epochs >= _FEW_EPOCHS:
-        return tuple((row.epoch, row.train_loss) for row in _epochs(directory))
-    if not directory.batches.exists():
+        return tuple((row.epoch, row.train_loss) for row in _epochs(run))
+    file = run / "batches.jsonl"
+    if not file.exists():
         return ()
-    losses = [row.loss for row in read_lines(directory.batches, records.BatchLog, _HINT)]
+    losses = [row.loss for row in read_lines(file, records.BatchLog, _HINT)]
     size = max(1, math.ceil(len(losses) / _STEPS))
     chunks = [(start, losses[start : start + size]) for start in range(0, len(losses), size)]
     return tuple((epochs * (start + len(chunk) / 2) / len(losses), sum(chunk) / len(chunk)) for start, chunk in chunks)

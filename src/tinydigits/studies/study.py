@@ -35,12 +35,12 @@ from tinydigits.inspection.result import Inspection
 from tinydigits.models.factory import load_model
 from tinydigits.models.user_model import code_sha256
 from tinydigits.models.weights import save_weights
-from tinydigits.records import derive_record, read_record, write_record
+from tinydigits.records import derive_record, read_lines, read_record, write_record
 from tinydigits.settings import differences
 from tinydigits.storage import file_stem, write_json
 from tinydigits.studies.engines.jobs import Job
 from tinydigits.training.config import RunConfig, config_from_dict
-from tinydigits.training.rundir import RunDirectory, load_predictions, read_metrics, read_result
+from tinydigits.training.rundir import load_predictions, read_result
 
 SCHEMA = 1
 _KIND = "study"  # stands in a study's config.json, and in no run's
@@ -167,7 +167,7 @@ def collect(
         last3=summarise([result.accuracy_last3 for result in results]),
         interval=two_way_bootstrap(np.stack([correct_in_run(path) for path in paths])),
         runs=tuple(
-            seed_result(run, read_metrics(RunDirectory(path), _again(path)))
+            seed_result(run, read_lines(path / "metrics.jsonl", records.Epoch, _again(path)))
             for run, path in zip(results, paths, strict=True)
         ),
         calibration=_calibration(study, validation) if validation is not None else None,
@@ -190,7 +190,7 @@ def seed_result(run: records.RunResult, epochs: Sequence[records.Epoch]) -> reco
 
 def _calibration(study: Path, validation: Dataset) -> records.Calibration:
     """Fitted on digits that neither trained the calibration run nor test; `rejected` is what seed 0 makes of others."""
-    logits, labels = load_predictions(RunDirectory(study / "calibration_run"))
+    logits, labels = load_predictions(study / "calibration_run")
     calibration = calibrate(logits, labels)
     model, card = load_model(str(run_directory(study, 0)))
     normalization = Normalization(card.mean, card.std)
@@ -269,7 +269,7 @@ def summarise(accuracies: Sequence[float]) -> records.Summary:
 
 def correct_in_run(run: Path) -> NDArray[np.bool_]:
     """Which evaluation digit a run classifies correctly: [digits]."""
-    logits, labels = load_predictions(RunDirectory(run))
+    logits, labels = load_predictions(run)
     correct: NDArray[np.bool_] = logits.argmax(axis=1) == labels
     return correct
 
@@ -287,7 +287,7 @@ def read_study(study: Path) -> records.StudyResult:
 
 
 def _read_result(directory: Path) -> records.RunResult:
-    return read_result(RunDirectory(directory), _again(directory))
+    return read_result(directory, _again(directory))
 
 
 def _again(directory: Path) -> str:

@@ -243,13 +243,13 @@ def _close_epoch(task: Task, state: TrainingState, trained_seconds: float, rate:
     """Evaluate after an epoch's last step, and add the epoch to the state's records."""
     started = time.perf_counter()
     with averaged_weights(state):
-        accuracy = _accuracy(state.model, task.evaluation, task.normalization)
+        predicted = predict_logits(state.model, task.normalization(task.evaluation.images)).argmax(dim=1)
     seen = sum(task.batch_sizes)
     record = Epoch(
         epoch=state.step // task.steps,
         train_loss=float(state.losses.double().mean()),
         train_accuracy=int(state.correct.sum()) / seen,
-        accuracy=accuracy,
+        accuracy=int((predicted == task.evaluation.labels).sum()) / len(task.evaluation),
         learning_rate=rate,
         images_per_second=round(seen / trained_seconds, 1),
         time_seconds=round(trained_seconds + time.perf_counter() - started, 3),
@@ -273,8 +273,3 @@ def _check_losses(state: TrainingState, task: Task, done: int) -> None:
             "training has diverged. "
             f"Try a learning rate below {task.recipe.optimizer.learning_rate:g} (--learning-rate)."
         )
-
-
-def _accuracy(model: nn.Module, digits: Digits, normalization: Normalization) -> float:
-    predicted = predict_logits(model, normalization(digits.images)).argmax(dim=1)
-    return int((predicted == digits.labels).sum()) / len(digits)

@@ -241,12 +241,8 @@ def documented_blocks_19k() -> Recipe:
 @recipe
 def documented_layered_19k() -> Recipe:
     """The published log: SGD 0.015, momentum 0.9, batch 128, no augmentation, no schedule, 19 epochs."""
-    return Recipe(
-        name="documented-layered-19k",
-        epochs=19,
-        batch_size=128,
-        optimizer=Optimizer("sgd", learning_rate=0.015, momentum=0.9),
-    )
+    optimizer = Optimizer("sgd", learning_rate=0.015, momentum=0.9)
+    return Recipe("documented-layered-19k", epochs=19, batch_size=128, optimizer=optimizer)
 
 
 @recipe
@@ -293,12 +289,8 @@ def improved_bottleneck_9k() -> Recipe:
 @recipe
 def documented_plain_9k() -> Recipe:
     """The published log: SGD 0.01, momentum 0.9, batch 64, one epoch."""
-    return Recipe(
-        name="documented-plain-9k",
-        epochs=1,
-        batch_size=64,
-        optimizer=Optimizer("sgd", learning_rate=0.01, momentum=0.9),
-    )
+    optimizer = Optimizer("sgd", learning_rate=0.01, momentum=0.9)
+    return Recipe("documented-plain-9k", epochs=1, batch_size=64, optimizer=optimizer)
 
 
 @recipe
@@ -309,12 +301,8 @@ def improved_plain_9k() -> Recipe:
     busy cores of an AMD EPYC, a thread a run: 98.296 ± 0.155 % (n = 8), lower bound 98.192, 8 to 29 seconds a run
     (results/proofs/plain-9k-improved-plain-9k.json). The log itself: 97.136 ± 0.324 %.
     """
-    return replace(
-        documented_plain_9k(),
-        name="improved-plain-9k",
-        optimizer=Optimizer("adamw", learning_rate=0.005),
-        schedule=fast().schedule,
-    )
+    optimizer = Optimizer("adamw", learning_rate=0.005)
+    return replace(documented_plain_9k(), name="improved-plain-9k", optimizer=optimizer, schedule=fast().schedule)
 
 
 def _longer(name: str, *, epochs: int, off_epochs: int, learning_rate: float, strength: float) -> Recipe:

@@ -24,27 +24,18 @@ from tinydigits.inspection.result import Inspection
 from tinydigits.models.factory import Model
 from tinydigits.models.registry import reported_figures
 from tinydigits.models.user_model import code_sha256
-from tinydigits.models.weights import count_parameters, save_weights
+from tinydigits.models.weights import FILE_NAME, count_parameters, save_weights
 from tinydigits.records import LAST3, Card, Epoch, RunResult, Verdict, write_record
 from tinydigits.training.checkpoint import load_state, save_state
 from tinydigits.training.config import RunConfig
 from tinydigits.training.environment import environment
-from tinydigits.training.loop import (
-    Custom,
-    Step,
-    Task,
-    TrainingState,
-    averaged_weights,
-    fit,
-    start_state,
-)
+from tinydigits.training.loop import Custom, Step, Task, TrainingState, averaged_weights, fit, start_state
 from tinydigits.training.prepare import BuiltNetwork, build_network, prepare_task
 from tinydigits.training.recipes import is_named, run_config
 from tinydigits.training.rundir import (
-    RunDirectory,
     append_batches,
     create_run_directory,
-    open_run_directory,
+    read_config,
     rewind_batches,
     save_predictions,
     write_metrics,
@@ -60,7 +51,7 @@ class Run:
     """
 
     config: RunConfig
-    directory: RunDirectory
+    directory: Path
     task: Task
     state: TrainingState
     data: DigitData
@@ -150,7 +141,8 @@ def start_run(
 
     Nothing is left behind when that fails, or when the network is over the budget.
     """
-    return _prepared(build_network(config, custom), data, budget, out)
+    network = build_network(config, custom)
+    return _prepared(network, data, budget, lambda: create_run_directory(network.config, out, network.custom.parts))
 
 
 def resume_run(
@@ -168,19 +160,22 @@ def resume_run(
     Raises:
         RunError: it is no run directory, it is finished, or its digits or the user's network are no longer the same.
     """
-    directory, config = open_run_directory(path)
+    config, own = read_config(path)
     given = custom.parts if custom else ()
-    if odd := sorted(set(directory.custom) ^ set(given)):
+    if odd := sorted(set(own) ^ set(given)):
         raise RunError(
-            f"{path}: the run was begun {'with' if odd[0] in directory.custom else 'without'} a {odd[0]} of your own. "
+            f"{path}: the run was begun {'with' if odd[0] in own else 'without'} a {odd[0]} of your own. "
             "Resume it from Python, with `tinydigits.resume(path, custom=tinydigits.Custom(…))` and the same parts."
         )
     if data_dir is not None:
         config = replace(config, data_dir=str(data_dir))
-    if directory.result.exists():
+    if (path / "result.json").exists():
         raise RunError(f"{path} is finished: result.json is there. Start another run with `tinydigits train`.")
-    run = _prepared(build_network(config, custom), data, budget, directory)
-    _restore(run)
+    run = _prepared(build_network(config, custom), data, budget, lambda: path)
+    if (file := path / "state.safetensors").exists():  # else it was killed before its first epoch ended
+        load_state(run.state, file, run.identity)
+    rewind_batches(path, run.state.step)
+    run.logged = run.state.step
     return run
 
 
@@ -196,7 +191,7 @@ def save_run(run: Run) -> None:
     """Put on disk all that is done so far, in the middle of an epoch too."""
     _log_batches(run)
     write_metrics(run.directory, run.state.epochs)
-    save_state(run.state, run.directory.state, run.identity)
+    save_state(run.state, run.directory / "state.safetensors", run.identity)
 
 
 def finish_run(run: Run) -> RunResult:
@@ -206,7 +201,7 @@ def finish_run(run: Run) -> RunResult:
     last3 = sum(accuracies[-LAST3:]) / len(accuracies[-LAST3:])
     inputs = run.task.normalization(run.task.evaluation.images)
     with averaged_weights(run.state):
-        save_weights(run.directory.weights, run.state.model, _card(run))
+        save_weights(run.directory / FILE_NAME, run.state.model, _card(run))
         save_predictions(run.directory, predict_logits(run.state.model, inputs), run.task.evaluation.labels)
     total = len(run.task.evaluation)
     result = RunResult(
@@ -228,12 +223,12 @@ def finish_run(run: Run) -> RunResult:
         parameters=run.parameters,
         time_seconds=round(sum(epoch.time_seconds for epoch in epochs), 2),
         images_per_second=round(sum(e.images_per_second for e in epochs) / len(epochs), 1),
-        run_dir=str(run.directory.path),
+        run_dir=str(run.directory),
         budget=run.budget.name if run.budget else None,
         verdict=_verdict(run, accuracies[-1], last3),
         custom=run.task.custom.parts,
     )
-    write_record(run.directory.result, result)
+    write_record(run.directory / "result.json", result)
     return result
 
 
@@ -270,14 +265,9 @@ def preview_augmentation(run: Run, variants: int = 8) -> Variants | None:
 
 
 def _prepared(
-    network: BuiltNetwork,
-    data: DigitData | None,
-    budget: Budget | None,
-    directory: RunDirectory | Path | None,
+    network: BuiltNetwork, data: DigitData | None, budget: Budget | None, make_directory: Callable[[], Path]
 ) -> Run:
-    """The run at its first step, in a directory that exists or in a new one.
-
-    The budget is checked before digits are loaded, and a new directory is made last.
+    """The run at its first step. The budget is checked before digits are loaded, and the directory is made last.
 
     Raises:
         BudgetError: the network or its training is over the budget.
@@ -289,11 +279,9 @@ def _prepared(
     if budget is not None and inspection is not None:
         reject_over_budget(budget, inspection, config.recipe.epochs)
     task, data = prepare_task(network, data)
-    if not isinstance(directory, RunDirectory):
-        directory = create_run_directory(config, directory, network.custom.parts)
     return Run(
         config=config,
-        directory=directory,
+        directory=make_directory(),
         task=task,
         state=start_state(network.model, task),
         data=data,
@@ -303,14 +291,6 @@ def _prepared(
         inspection=inspection,
         why_torch=network.why_torch,
     )
-
-
-def _restore(run: Run) -> None:
-    """Put the saved state back; a run that was killed before its first epoch ended starts at its first step."""
-    if run.directory.state.exists():
-        load_state(run.state, run.directory.state, run.identity)
-    rewind_batches(run.directory, run.state.step)
-    run.logged = run.state.step
 
 
 def _log_batches(run: Run) -> None:

@@ -44,7 +44,7 @@ def open_board(run: Run) -> "SummaryWriter":
     """A writer into the run directory, with the graph and all epochs that the run has behind it."""
     from torch.utils.tensorboard import SummaryWriter
 
-    directory = run.directory.path / DIRECTORY
+    directory = run.directory / DIRECTORY
     shutil.rmtree(directory, ignore_errors=True)
     board: SummaryWriter = SummaryWriter(str(directory))
     _add_graph(board, run)
@@ -56,7 +56,7 @@ def open_board(run: Run) -> "SummaryWriter":
 def note_epoch(board: "SummaryWriter", run: Run, epoch: Epoch) -> None:
     """Write the scalars of an epoch that is done, and of its batches, as the run has logged them."""
     steps, digits = run.task.steps, SPLIT_NAMES[run.config.split]
-    lines = run.directory.batches.read_bytes().splitlines()[(epoch.epoch - 1) * steps : epoch.epoch * steps]
+    lines = (run.directory / "batches.jsonl").read_bytes().splitlines()[(epoch.epoch - 1) * steps : epoch.epoch * steps]
     for batch in map(msgspec.json.Decoder(BatchLog).decode, lines):
         board.add_scalar("batch/loss", batch.loss, batch.step)
         board.add_scalar("batch/accuracy", batch.accuracy, batch.step)

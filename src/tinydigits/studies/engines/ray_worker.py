@@ -19,7 +19,7 @@ from tinydigits.models.user_model import is_user_model, lend_copy, user_file
 from tinydigits.records import write_record
 from tinydigits.storage import staged_directory, write_bytes
 from tinydigits.studies.engines.jobs import Job, JobDone, JobEpoch, JobFailed, Report, train_job
-from tinydigits.training.rundir import open_run_directory
+from tinydigits.training.rundir import read_config
 
 Files = dict[str, tuple[int, bytes]]
 """Files by name: an offset in bytes, and the content from there on (0: the whole file)."""
@@ -49,8 +49,8 @@ def make_order(number: int, job: Job) -> Order:
     """
     files: dict[str, bytes] = {}
     if job.directory.exists():
-        run, _ = open_run_directory(job.directory)
-        if run.result.exists():
+        read_config(job.directory)  # it is a run
+        if (job.directory / "result.json").exists():
             raise RunError(f"{job.directory} is finished: result.json is there. Name another directory.")
         try:
             paths = (job.directory / name for name in _TO_RESUME)

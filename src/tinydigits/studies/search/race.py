@@ -27,7 +27,16 @@ from tinydigits.inspection.budget import budget_in_words
 from tinydigits.inspection.inspect import inspect_model
 from tinydigits.models.design import Design, design_toml
 from tinydigits.models.factory import create_model
-from tinydigits.records import CandidateCounts, SearchResult, TrialCounts, TrialRow, derive_record, write_record
+from tinydigits.records import (
+    CandidateCounts,
+    Epoch,
+    SearchResult,
+    TrialCounts,
+    TrialRow,
+    derive_record,
+    read_lines,
+    write_record,
+)
 from tinydigits.storage import write_bytes
 from tinydigits.studies.engines.jobs import Engine, Event, Job, JobDivergedError, JobDone, JobEpoch, JobPaused
 from tinydigits.studies.search import front
@@ -38,7 +47,6 @@ from tinydigits.studies.search.plan import SearchPlan, reject_foreign, settle
 from tinydigits.studies.search.space import Tally, broken_clauses, fit, space_under, start_shape
 from tinydigits.studies.study import correct_in_run
 from tinydigits.training.environment import environment
-from tinydigits.training.rundir import RunDirectory, read_metrics
 
 SEEDS = 3  # that the chosen network is trained with
 _DECIDING = 0.25  # fraction of the time, its last part, in which no new networks are tried
@@ -128,7 +136,7 @@ class Search:
         in_time = self.seconds_left > 0
         for trial in trials:
             if trial.under_way and (in_time or not findings) and self._lock(trial):  # its process was killed
-                if not RunDirectory(self._file(trial.number)).result.exists():
+                if not (self._file(trial.number) / "result.json").exists():
                     return trial
                 self._keep(trial)  # the process was killed before it could report that the run was done
                 return self._next()
@@ -210,8 +218,8 @@ class Search:
 
     def _keep(self, trial: Trial) -> None:
         """Copy from a trial's run directory to the journal how far it is, and release it."""
-        run, hint = RunDirectory(self._file(trial.number)), "Begin a new search with another --out."
-        epochs = read_metrics(run, hint)
+        metrics = self._file(trial.number) / "metrics.jsonl"
+        epochs = read_lines(metrics, Epoch, "Begin a new search with another --out.")
         over = trial.over_budget
         if not trial.epochs:  # it was built for the first time: counted, it may be over the budget after all
             network = inspect_model(create_model(str(self._file(trial.number, ".toml"))))

@@ -28,18 +28,14 @@ def choose_backend(config: RunConfig, model: nn.Module, device: str) -> Choice:
     """
     if config.backend == "torch":
         return Choice("torch")
-    if config.backend == "native":
-        check_native(model, config.threads)
-        load_kernels()
-        return Choice("native")
-    if device != "cpu":
+    if config.backend == "auto" and device != "cpu":
         return Choice("torch", f"native is for the CPU, not {device}")
     try:
         check_native(model, config.threads)
-    except ConfigError:
-        return Choice("torch", "native does not know this network")
-    try:
         load_kernels()
-    except (ToolMissingError, StorageError):
-        return Choice("torch", "native needs a C compiler")
+    except (ConfigError, ToolMissingError, StorageError) as error:
+        if config.backend == "native":
+            raise
+        unknown = isinstance(error, ConfigError)
+        return Choice("torch", "native does not know this network" if unknown else "native needs a C compiler")
     return Choice("native")

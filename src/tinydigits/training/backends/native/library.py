@@ -25,22 +25,10 @@ _POINTER, _INT, _FLOAT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_float, c
 class ConvolutionShape(ctypes.Structure):
     """The C structure `shape`: sizes of a convolution with stride 1."""
 
-    _fields_ = [
-        (name, _INT)
-        for name in (
-            "in_channels",
-            "height",
-            "width",
-            "out_channels",
-            "out_height",
-            "out_width",
-            "kernel_height",
-            "kernel_width",
-            "top",
-            "in_step",
-            "out_step",
-        )
-    ]
+    _fields_ = [(name, _INT) for name in (
+        "in_channels", "height", "width", "out_channels", "out_height", "out_width", "kernel_height", "kernel_width",
+        "top", "in_step", "out_step",
+    )]  # fmt: skip
 
 
 _SHAPE = ctypes.POINTER(ConvolutionShape)

@@ -11,15 +11,7 @@ from torch import Tensor, nn
 from tinydigits.data.normalize import Normalization
 from tinydigits.errors import ConfigError
 from tinydigits.models.layers import Dropout
-from tinydigits.training.backends.native.stages import (
-    STAGES,
-    Convolution,
-    Elsewhere,
-    Norm,
-    Plan,
-    Stage,
-    calls_of,
-)
+from tinydigits.training.backends.native.stages import STAGES, Convolution, Elsewhere, Norm, Plan, Stage, calls_of
 from tinydigits.training.backends.torch import Loss
 
 
