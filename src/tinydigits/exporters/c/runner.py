@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydigits.compiler import NATIVE, complaint, find_compiler
-from tinydigits.errors import ExportError
+from tinydigits.errors import ExportError, reason_of
 from tinydigits.exporters.c.generate import PREPROCESSOR
 
 FLAGS = ("-O3", NATIVE)
@@ -103,5 +103,6 @@ def _call(command: Sequence[str], request: bytes = b"") -> subprocess.CompletedP
     try:
         return subprocess.run(command, input=request, capture_output=True, check=False)
     except OSError as error:  # a damaged program, or one for another machine
-        reason = (error.strerror or str(error)).lower()
-        raise ExportError(f"{command[0]} cannot be run: {reason}. Name a C compiler for this machine in CC.") from error
+        raise ExportError(
+            f"{command[0]} cannot be run: {reason_of(error)}. Name a C compiler for this machine in CC."
+        ) from error
