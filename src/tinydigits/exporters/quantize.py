@@ -70,12 +70,7 @@ def calibration_images(data: DigitData) -> NDArray[np.uint8]:
 
 
 def quantize(graph: Graph, images: NDArray[np.uint8]) -> Int8Graph:
-    """Quantise a graph.
-
-    Args:
-        graph: The folded graph.
-        images: Calibration digits uint8 [N, 28, 28], without labels. A thousand are plenty.
-    """
+    """Quantise a folded graph by calibration digits uint8 [N, 28, 28], without labels. A thousand are plenty."""
     ops = _prepared(graph.ops)
     reals = list(floats.activations(replace(graph, ops=tuple(ops)), images))
     _level(ops, reals)

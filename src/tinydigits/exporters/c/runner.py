@@ -23,20 +23,9 @@ _INCLUDE = re.compile(r'^#include "(\w+)\.h"', re.MULTILINE)
 def run_c(
     directory: Path, images: NDArray[np.uint8], flags: Sequence[str] = FLAGS, compiler: str | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32] | NDArray[np.int32]]:
-    """Run an exported network on raw pictures uint8 [N, 28, 28].
+    """`Exporter.run` of the files that `write_c` put into a directory; the logits of int8 networks are int32.
 
-    Args:
-        directory: Where `write_c` put its files.
-        images: The pictures.
-        flags: For the compiler; `-march=native` is left out where it fails.
-        compiler: A command; None: the one that `find_compiler` finds.
-
-    Returns:
-        Labels int32 [N], -1 for “no digit”, and logits [N, 10]; int32 if the network is int8.
-
-    Raises:
-        ToolMissingError: there is no C compiler.
-        ExportError: the files in `directory` cannot be compiled or run.
+    `-march=native` is left out of the `flags` where it fails. `compiler`: a command; None: `find_compiler` finds one.
     """
     model = _model(directory)
     names = [f'-DMODEL_HEADER="{model}.h"', f"-DARENA={model}_arena", f"-DLOGIT={model}_logit"]
@@ -52,12 +41,7 @@ def preprocess_c(
     flags: Sequence[str] = FLAGS,
     compiler: str | None = None,
 ) -> list[bytes | None]:
-    """Run the exported preprocessor: each grey picture [H, W] → 784 bytes; None: no ink was found.
-
-    Raises:
-        ToolMissingError: there is no C compiler.
-        ExportError: the files in `directory` cannot be compiled or run.
-    """
+    """`PictureExporter.preprocess` of grey pictures; `flags` and `compiler` are as in `run_c`."""
     sizes = [np.array(picture.shape[::-1], dtype="<i4").tobytes() for picture in pictures]
     request = b"".join(size + picture.tobytes() for size, picture in zip(sizes, pictures, strict=True))
     output = _run(directory, "run_preprocess.c", f"{PREPROCESSOR}.c", flags, request, compiler)
