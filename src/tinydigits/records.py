@@ -716,12 +716,7 @@ def read_lines(path: Path, kind: type[Kind], hint: str) -> list[Kind]:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as indented JSON, with the guarantees of `storage.write_bytes`.
-
-    Raises:
-        StorageError: it cannot be written.
-        ValueError: a number in it is not finite.
-    """
+    """Write a record as `encode` gives it, with the guarantees and errors of `storage.write_bytes`."""
     write_bytes(path, encode(record))
 
 

@@ -56,8 +56,7 @@ class _Group:
 
 def int8_graph(graph: Graph, data: DigitData) -> Int8Graph:
     """The shipped int8 graph with the same weights, or a new one with ranges from the validation digits of `data`."""
-    path = packaged_graph(graph.model, int8=True)
-    if path is not None:
+    if path := packaged_graph(graph.model, int8=True):
         shipped = load_graph(path)
         if isinstance(shipped, Int8Graph) and shipped.weights_sha256 == graph.weights_sha256:
             return shipped

@@ -16,7 +16,6 @@ from tinydigits.exporters.c.generate import PREPROCESSOR
 
 FLAGS = ("-O3", NATIVE)
 _DONE, _BLANK = 0, 1  # what the preprocessor returns
-_DIGIT = 28 * 28
 _INCLUDE = re.compile(r'^#include "(\w+)\.h"', re.MULTILINE)
 
 
@@ -45,12 +44,9 @@ def preprocess_c(
     sizes = [np.array(picture.shape[::-1], dtype="<i4").tobytes() for picture in pictures]
     request = b"".join(size + picture.tobytes() for size, picture in zip(sizes, pictures, strict=True))
     output = _run(directory, "run_preprocess.c", f"{PREPROCESSOR}.c", flags, request, compiler)
-    results: list[bytes | None] = []
-    for start in range(0, len(output), 4 + _DIGIT):
-        status = int.from_bytes(output[start : start + 4], "little")
-        assert status in (_DONE, _BLANK)
-        results.append(None if status == _BLANK else output[start + 4 : start + 4 + _DIGIT])
-    return results
+    rows = np.frombuffer(output, dtype=[("status", "<i4"), ("image", "u1", 28 * 28)])
+    assert np.isin(rows["status"], (_DONE, _BLANK)).all()
+    return [None if status == _BLANK else image.tobytes() for status, image in rows]
 
 
 def _model(directory: Path) -> str:
