@@ -47,7 +47,7 @@ def fold_network(model: nn.Module, card: Card) -> Graph:
         ops=tuple(replace(op, **{key: value.astype(np.float32) for key, value in _arrays(op).items()}) for op in ops),
         weights_sha256=card.weights_sha256,
         temperature=calibration.temperature if calibration else None,
-        threshold=None if ends_in_log_softmax else calibration.threshold if calibration else None,
+        threshold=calibration.threshold if calibration and not ends_in_log_softmax else None,
     )
 
 
