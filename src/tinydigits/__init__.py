@@ -7,41 +7,48 @@ public is loaded when it is first used, so that `import tinydigits` stays instan
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from tinydigits.data.normalize import Normalization
-    from tinydigits.data.sources import load_dataset
-    from tinydigits.errors import TinydigitsError
-    from tinydigits.evaluation.evaluate import evaluate
-    from tinydigits.exporters.export import export
-    from tinydigits.inference.predict import predict
-    from tinydigits.inspection.audit import Audit, audit
-    from tinydigits.inspection.budget import Budget, load_budget
-    from tinydigits.inspection.inspect import inspect
-    from tinydigits.inspection.result import Inspection
-    from tinydigits.models.factory import Model, create_model, load_model
-    from tinydigits.models.registry import list_models, register
-    from tinydigits.pictures.preprocess import preprocess
-    from tinydigits.records import (
-        Card,
-        Comparison,
-        EvaluationResult,
-        ExportResult,
-        Prediction,
-        ProofResult,
-        ReportResult,
-        RunResult,
-        SearchResult,
-        StudyResult,
-    )
-    from tinydigits.reports.report import report
-    from tinydigits.studies.compare import compare
-    from tinydigits.studies.prove import prove
-    from tinydigits.studies.search.search import search
-    from tinydigits.training.config import Recipe, RunConfig
-    from tinydigits.training.estimator import DigitClassifier
-    from tinydigits.training.loop import Custom
-    from tinydigits.training.recipes import get_recipe, list_recipes, run_config
-    from tinydigits.training.run import resume, train
+if TYPE_CHECKING:  # written twice, `X as X`, so that type checkers take them as public
+    from tinydigits.data.normalize import Normalization as Normalization
+    from tinydigits.data.sources import load_dataset as load_dataset
+    from tinydigits.errors import TinydigitsError as TinydigitsError
+    from tinydigits.evaluation.evaluate import evaluate as evaluate
+    from tinydigits.exporters.export import export as export
+    from tinydigits.inference.predict import predict as predict
+    from tinydigits.inspection.audit import Audit as Audit
+    from tinydigits.inspection.audit import audit as audit
+    from tinydigits.inspection.budget import Budget as Budget
+    from tinydigits.inspection.budget import load_budget as load_budget
+    from tinydigits.inspection.inspect import inspect as inspect
+    from tinydigits.inspection.result import Inspection as Inspection
+    from tinydigits.models.factory import Model as Model
+    from tinydigits.models.factory import create_model as create_model
+    from tinydigits.models.factory import load_model as load_model
+    from tinydigits.models.registry import list_models as list_models
+    from tinydigits.models.registry import register as register
+    from tinydigits.pictures.preprocess import preprocess as preprocess
+    from tinydigits.records import Card as Card
+    from tinydigits.records import Comparison as Comparison
+    from tinydigits.records import EvaluationResult as EvaluationResult
+    from tinydigits.records import ExportResult as ExportResult
+    from tinydigits.records import Prediction as Prediction
+    from tinydigits.records import ProofResult as ProofResult
+    from tinydigits.records import ReportResult as ReportResult
+    from tinydigits.records import RunResult as RunResult
+    from tinydigits.records import SearchResult as SearchResult
+    from tinydigits.records import StudyResult as StudyResult
+    from tinydigits.reports.report import report as report
+    from tinydigits.studies.compare import compare as compare
+    from tinydigits.studies.prove import prove as prove
+    from tinydigits.studies.search.search import search as search
+    from tinydigits.training.config import Recipe as Recipe
+    from tinydigits.training.config import RunConfig as RunConfig
+    from tinydigits.training.estimator import DigitClassifier as DigitClassifier
+    from tinydigits.training.loop import Custom as Custom
+    from tinydigits.training.recipes import get_recipe as get_recipe
+    from tinydigits.training.recipes import list_recipes as list_recipes
+    from tinydigits.training.recipes import run_config as run_config
+    from tinydigits.training.run import resume as resume
+    from tinydigits.training.run import train as train
 
 _HOME = {
     "Audit": "inspection.audit",
@@ -87,49 +94,7 @@ _HOME = {
     "train": "training.run",
 }
 
-__all__ = [
-    "Audit",
-    "Budget",
-    "Card",
-    "Comparison",
-    "Custom",
-    "DigitClassifier",
-    "EvaluationResult",
-    "ExportResult",
-    "Inspection",
-    "Model",
-    "Normalization",
-    "Prediction",
-    "ProofResult",
-    "Recipe",
-    "ReportResult",
-    "RunConfig",
-    "RunResult",
-    "SearchResult",
-    "StudyResult",
-    "TinydigitsError",
-    "audit",
-    "compare",
-    "create_model",
-    "evaluate",
-    "export",
-    "get_recipe",
-    "inspect",
-    "list_models",
-    "list_recipes",
-    "load_budget",
-    "load_dataset",
-    "load_model",
-    "predict",
-    "preprocess",
-    "prove",
-    "register",
-    "report",
-    "resume",
-    "run_config",
-    "search",
-    "train",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -83,6 +83,11 @@ class StorageError(TinydigitsError):
     """Something cannot be written: the disk is full, or the path is read-only or exists already."""
 
 
+def reason_of(error: OSError) -> str:
+    """The system's reason, such as “permission denied”, to quote in a sentence."""
+    return (error.strerror or str(error)).lower()
+
+
 def one_line(error: BaseException) -> str:
     """An error's message on one line, to quote in a sentence."""
     return " ".join(str(error).split())

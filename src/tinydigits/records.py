@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from tinydigits.errors import RunError, TinydigitsError
+from tinydigits.errors import RunError, TinydigitsError, reason_of
 from tinydigits.storage import write_bytes
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -688,7 +688,7 @@ def read_record(path: Path, kind: type[Kind], hint: str, error: type[TinydigitsE
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as fault:
-        raise error(f"{path} cannot be read: {(fault.strerror or str(fault)).lower()}. {hint}") from fault
+        raise error(f"{path} cannot be read: {reason_of(fault)}. {hint}") from fault
     except msgspec.ValidationError as fault:
         raise error(f"{path}: {_rule(fault)}. {hint}") from fault
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
@@ -704,7 +704,7 @@ def read_lines(path: Path, kind: type[Kind], hint: str) -> list[Kind]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as fault:
-        raise RunError(f"{path} cannot be read: {(fault.strerror or str(fault)).lower()}. {hint}") from fault
+        raise RunError(f"{path} cannot be read: {reason_of(fault)}. {hint}") from fault
     decoder = msgspec.json.Decoder(kind)
     records = []
     for number, line in enumerate(lines, start=1):
@@ -716,12 +716,7 @@ def read_lines(path: Path, kind: type[Kind], hint: str) -> list[Kind]:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as indented JSON, with the guarantees of `storage.write_bytes`.
-
-    Raises:
-        StorageError: it cannot be written.
-        ValueError: a number in it is not finite.
-    """
+    """Write a record as `encode` gives it, with the guarantees and errors of `storage.write_bytes`."""
     write_bytes(path, encode(record))
 
 

@@ -67,32 +67,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Check a choice.
-
-    Raises:
-        ConfigError: `value` is none of the `known`.
-    """
+    """Raise a `ConfigError` unless the value is one of the `known`."""
     if value not in known:
         raise ConfigError(f"{name} = {value!r}: must be one of {', '.join(known)}.")
 
 
 def between(name: str, value: float, low: float, high: float, *, top_open: bool = False) -> None:
-    """Check a range: [low, high], or [low, high) when `top_open`.
-
-    Raises:
-        ConfigError: `value` is outside, or NaN.
-    """
+    """Raise a `ConfigError` unless the value is in [low, high], or in [low, high) when `top_open`; NaN never is."""
     if not (low <= value < high if top_open else low <= value <= high):
         rule = f"at least {low:g} and below {high:g}" if top_open else f"from {low:g} to {high:g}"
         raise ConfigError(f"{name} = {value}: must be {rule}.")
 
 
 def check_fraction(name: str, value: float) -> None:
-    """Check that a value is in [0, 1].
-
-    Raises:
-        ConfigError: it is not; a percentage is rewritten as the fraction that was meant.
-    """
+    """Raise a `ConfigError` unless the value is in [0, 1]; of a percentage it says which fraction was meant."""
     if 1 < value <= 100:
         raise ConfigError(f"{name} = {value:g}: this is a fraction; write {value / 100:g}.")
     between(name, value, 0, 1)

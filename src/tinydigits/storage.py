@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinydigits.errors import StorageError
+from tinydigits.errors import StorageError, reason_of
 
 
 def user_cache() -> Path:
@@ -133,5 +133,6 @@ def _storage_error(error: OSError, path: Path) -> StorageError:
         return StorageError(
             f"{path} could not be written: the disk is full. Free some space or write elsewhere with --out."
         )
-    reason = (error.strerror or str(error)).lower()
-    return StorageError(f"{path} could not be written: {reason}. Write elsewhere with --out, or fix the permissions.")
+    return StorageError(
+        f"{path} could not be written: {reason_of(error)}. Write elsewhere with --out, or fix the permissions."
+    )

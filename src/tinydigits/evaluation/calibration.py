@@ -85,13 +85,9 @@ def expected_calibration_error(probabilities: Floats, labels: Labels, bins: int 
 def coverage_curve(scores: Floats, correct: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Accuracy of what is kept as ever more of the lowest scores are rejected.
 
-    Args:
-        scores: [N], N ≥ 1: confidence, max logit, or any other score that is high when a model should be believed.
-        correct: [N], whether the prediction was correct.
-
-    Returns:
-        Coverage (fraction kept, rising to 1) and accuracy of these, float64 [K] each: one point for each of the K
-        different scores, so that equal scores are kept or rejected together.
+    `scores` [N], N ≥ 1: confidence, max logit, or any other that is high when a model should be believed; `correct`
+    [N]: whether the prediction was. Returns coverage (fraction kept, rising to 1) and accuracy of these, float64 [K]
+    each: one point for each of the K different scores, so that equal scores are kept or rejected together.
     """
     assert scores.shape == correct.shape
     assert scores.size > 0

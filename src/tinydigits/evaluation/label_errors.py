@@ -5,7 +5,6 @@ Learning Benchmarks", NeurIPS Datasets and Benchmarks; the figures are those of 
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from tinydigits.data.dataset import DigitData
@@ -27,25 +26,23 @@ class LabelError(NamedTuple):
         return "reviewers: no digit" if self.review == "not a digit" else "reviewers disagree"
 
 
-MNIST_TEST_LABEL_ERRORS: Mapping[int, LabelError] = MappingProxyType(
-    {
-        947: LabelError(8, 9, "relabelled"),
-        1621: LabelError(0, 6, "relabelled"),
-        1901: LabelError(9, 4, "relabelled"),
-        2130: LabelError(4, None, "no majority"),
-        2462: LabelError(2, 0, "relabelled"),
-        2597: LabelError(5, 3, "relabelled"),
-        2654: LabelError(6, None, "not a digit"),
-        3520: LabelError(6, None, "not a digit"),
-        3558: LabelError(5, 0, "relabelled"),
-        5937: LabelError(5, 3, "relabelled"),
-        6651: LabelError(0, 6, "relabelled"),
-        6783: LabelError(1, 6, "relabelled"),
-        8527: LabelError(4, None, "no majority"),
-        9679: LabelError(6, None, "not a digit"),
-        9729: LabelError(5, 6, "relabelled"),
-    }
-)
+MNIST_TEST_LABEL_ERRORS: Mapping[int, LabelError] = {
+    947: LabelError(8, 9, "relabelled"),
+    1621: LabelError(0, 6, "relabelled"),
+    1901: LabelError(9, 4, "relabelled"),
+    2130: LabelError(4, None, "no majority"),
+    2462: LabelError(2, 0, "relabelled"),
+    2597: LabelError(5, 3, "relabelled"),
+    2654: LabelError(6, None, "not a digit"),
+    3520: LabelError(6, None, "not a digit"),
+    3558: LabelError(5, 0, "relabelled"),
+    5937: LabelError(5, 3, "relabelled"),
+    6651: LabelError(0, 6, "relabelled"),
+    6783: LabelError(1, 6, "relabelled"),
+    8527: LabelError(4, None, "no majority"),
+    9679: LabelError(6, None, "not a digit"),
+    9729: LabelError(5, 6, "relabelled"),
+}
 
 
 def label_errors(data: DigitData, split: Split) -> Mapping[int, LabelError]:

@@ -47,9 +47,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def confusion_matrix(labels: NDArray[np.uint8], predictions: NDArray[np.uint8]) -> NDArray[np.int64]:
     """How often each digit (row) was taken for each digit (column), int64 [10, 10].
 
-    Args:
-        labels: [N].
-        predictions: [N], or [S, N] of S seeds, which are counted together.
+    Labels are [N], predictions [N], or [S, N] of S seeds, which are counted together.
     """
     pairs = labels.astype(np.int64) * 10 + predictions
     return np.bincount(pairs.ravel(), minlength=100).reshape(10, 10)

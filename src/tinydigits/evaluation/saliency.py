@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from tinydigits.errors import ModelError
 from tinydigits.evaluation.predictions import evaluating
 
+_ENOUGH = 25  # positions: a last map of 2×2 would only say which quarter of a digit counts
+
 
 @dataclass(frozen=True, eq=False)
 class Saliency:
@@ -58,7 +60,10 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Saliency:
             gradients = torch.autograd.grad(chosen, [found for _, found in maps], allow_unused=True)
             reached = [(*pair, found) for pair, found in zip(maps, gradients, strict=True) if found is not None]
     if not reached:
-        raise ModelError(f"{type(model).__name__} {_NOTHING}.")
+        raise ModelError(
+            f"{type(model).__name__} has no feature map of more than one position that its scores depend on, so "
+            "Grad-CAM has nothing to weigh."
+        )
     # the last of those with the most positions, of which all that have enough are equal
     layer, found, gradient = max(reversed(reached), key=lambda item: min(item[1][0, 0].numel(), _ENOUGH))
     weights = gradient.mean(dim=(2, 3), keepdim=True)  # [N, K, 1, 1]
@@ -67,10 +72,6 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Saliency:
     highest = large.amax(dim=(1, 2), keepdim=True)
     heat = torch.where(highest > 0, large / highest, 0)
     return Saliency(heat.float().cpu().numpy(), layer, (found.shape[2], found.shape[3]))
-
-
-_ENOUGH = 25  # positions: a last map of 2×2 would only say which quarter of a digit counts
-_NOTHING = "has no feature map of more than one position that its scores depend on, so Grad-CAM has nothing to weigh"
 
 
 @contextmanager

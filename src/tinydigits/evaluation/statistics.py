@@ -88,11 +88,8 @@ def two_way_bootstrap(
     One seed is allowed: the interval then knows nothing of other seeds. It cannot know of mistakes that were never
     seen either: if all is correct it is (1, 1), and `clopper_pearson_interval` should be used.
 
-    Args:
-        correct: [seeds, digits], whether the run of that seed classified that digit correctly.
-        confidence: the fraction of such intervals that should hold the true mean.
-        resamples: how many tables are drawn.
-        seed: of the resampling, not of a run.
+    `correct` [seeds, digits]: whether the run of that seed classified that digit correctly. `seed`: of the resampling,
+    not of a run.
     """
     (means,) = _resampled_means([correct], resamples, seed)
     return _percentiles(means, confidence)
@@ -125,14 +122,9 @@ def mcnemar_exact(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[
     between correlated proportions or percentages", Psychometrika 12, 153-157; A. Agresti (2013), "Categorical Data
     Analysis", 3rd edition, section 11.1.
 
-    It compares two sets of weights, not two recipes: other seeds would give other weights.
-
-    Args:
-        first: [digits], whether the first network classifies that digit correctly.
-        second: the same of the second network.
-
-    Returns:
-        How many digits only the first classifies correctly, how many only the second, and p.
+    It compares two sets of weights, not two recipes: other seeds would give other weights. `first` and `second`
+    [digits]: whether that network classifies that digit correctly. Returns how many digits only the first classifies
+    correctly, how many only the second, and p.
     """
     assert first.ndim == 1
     assert first.shape == second.shape

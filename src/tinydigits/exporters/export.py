@@ -9,7 +9,7 @@ import msgspec
 from tinydigits.data.dataset import DigitData
 from tinydigits.data.normalize import Normalization
 from tinydigits.data.sources import load_dataset
-from tinydigits.errors import ConfigError, ExportError
+from tinydigits.errors import ConfigError, ExportError, reason_of
 from tinydigits.evaluation.predictions import predict_logits
 from tinydigits.exporters.fold import fold_network
 from tinydigits.exporters.formats import EXPORTERS, Exporter, TrainedNetwork
@@ -90,5 +90,6 @@ def _write(exporter: Exporter, network: TrainedNetwork, directory: Path) -> list
             (directory / PARITY).unlink(missing_ok=True)
             return [path.replace(directory / path.name) for path in written]
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ExportError(f"{directory} cannot be written to: {reason}. Name another directory with --out.") from error
+        raise ExportError(
+            f"{directory} cannot be written to: {reason_of(error)}. Name another directory with --out."
+        ) from error

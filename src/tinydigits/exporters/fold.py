@@ -27,12 +27,10 @@ Arguments = dict[str, Any]
 
 
 def fold_network(model: nn.Module, card: Card) -> Graph:
-    """Fold a network. A `log_softmax` at its end is dropped, and with it the threshold.
+    """Fold a chain of convolutions, batch norms, ReLUs, max and average pools and linear layers.
 
-    Args:
-        model: A chain of convolutions, batch norms, ReLUs, max and average pools and linear layers, however its
-            forward() is written, from [N, 1, 28, 28], normalized as the card says, to [N, 10].
-        card: Its card.
+    It is a network from [N, 1, 28, 28], normalized as the card says, to [N, 10], however its forward() is written. A
+    `log_softmax` at its end is dropped, and with it the threshold.
 
     Raises:
         ExportError: it contains another operation, which the message names, or its weights are not finite.
@@ -49,7 +47,7 @@ def fold_network(model: nn.Module, card: Card) -> Graph:
         ops=tuple(replace(op, **{key: value.astype(np.float32) for key, value in _arrays(op).items()}) for op in ops),
         weights_sha256=card.weights_sha256,
         temperature=calibration.temperature if calibration else None,
-        threshold=None if ends_in_log_softmax else calibration.threshold if calibration else None,
+        threshold=calibration.threshold if calibration and not ends_in_log_softmax else None,
     )
 
 
@@ -82,13 +80,15 @@ def _chain(model: nn.Module, name: str) -> tuple[list[Op], bool]:
     previous = inputs.user_inputs[0]
     ops: list[Op] = []
     shape = INPUT_SHAPE
+    ends_in_log_softmax = bool(nodes) and _function(nodes[-1]).startswith("log_softmax")
     for node in nodes:
         if not node.args or not isinstance(node.args[0], Node) or node.args[0].name != previous:
             raise ExportError(
                 f"{name}: {_layer(node)} does not take the output of the layer before it. Only plain chains of layers "
                 "can be exported; remove connections around layers."
             )
-        op = _convert(node, tensors, shape, name)
+        dropped = ends_in_log_softmax and node is nodes[-1]
+        op = None if dropped else _convert(node, tensors, shape, name)
         if op is not None:
             ops.append(op)
             shape = floats.output_shapes((op,), shape)[0]
@@ -97,7 +97,7 @@ def _chain(model: nn.Module, name: str) -> tuple[list[Op], bool]:
         previous = node.name
     if shape != (10, 1, 1):
         raise ExportError(f"{name} does not end with ten numbers per picture. End it with a pool or a linear layer.")
-    return ops, any(str(node.target).removeprefix("aten.").startswith(_LAST) for node in nodes)
+    return ops, ends_in_log_softmax
 
 
 def _trimmed(shape: Sequence[int]) -> tuple[int, ...]:
@@ -110,8 +110,8 @@ def _trimmed(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _convert(node: Node, tensors: Tensors, shape: Shape, name: str) -> Op | None:
     """A node as an operation on a map of this shape, which may be flattened; None: it computes nothing."""
-    target = str(node.target).removeprefix("aten.")
-    if target in _NOTHING or (target.startswith(_LAST) and _is_last(node)):
+    target = _function(node)
+    if target in _NOTHING:
         return None
     if target not in _CONVERSIONS:
         raise ExportError(
@@ -123,23 +123,14 @@ def _convert(node: Node, tensors: Tensors, shape: Shape, name: str) -> Op | None
         value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
         tensor = tensors.get(value.name) if isinstance(value, Node) else None
         arguments[argument.name] = value if tensor is None else _floats(tensor.detach().cpu().numpy())
-    taken = node.args[0]
-    assert isinstance(taken, Node)
-    fault = _unsupported(arguments) or _misfit(target, arguments, len(taken.meta["val"].shape))
-    if fault:
+    if fault := _unsupported(arguments) or _misfit(target, arguments, node.all_input_nodes[0].meta["val"].ndim):
         raise ExportError(f"{name}: {_layer(node)} has {fault}, which cannot be exported.")
     return _CONVERSIONS[target](arguments)
 
 
-# Operations that change no number, only the shape; and the one that may end a network, which keeps the softmax.
-_NOTHING = {"flatten.using_ints", "view.default", "reshape.default", "contiguous.default", "clone.default"} | {
-    f"squeeze.{kind}" for kind in ("dim", "dims", "default")
-}
-_LAST = "log_softmax"
-
-
-def _is_last(node: Node) -> bool:
-    return all(user.op == "output" for user in node.users)
+def _function(node: Node) -> str:
+    """What a node calls: `conv2d.default`."""
+    return str(node.target).removeprefix("aten.")
 
 
 def _layer(node: Node) -> str:
@@ -147,8 +138,7 @@ def _layer(node: Node) -> str:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path, kind = stack[-1] if stack else ("", "")
     kind = getattr(kind, "__name__", str(kind).rpartition(".")[2])
-    function = str(node.target).removeprefix("aten.").partition(".")[0]
-    return f"{path} ({kind})" if path and kind != "Sequential" else f"the function {function}"
+    return f"{path} ({kind})" if path and kind != "Sequential" else f"the function {_function(node).partition('.')[0]}"
 
 
 def _unsupported(arguments: Arguments) -> str | None:
@@ -217,6 +207,8 @@ def _pair(values: Any) -> Pair:
     return int(height), int(width)
 
 
+_SQUEEZES = "squeeze.dim", "squeeze.dims", "squeeze.default"
+_NOTHING = {*_SQUEEZES, "flatten.using_ints", "view.default", "reshape.default", "contiguous.default", "clone.default"}
 _CONVERSIONS: dict[str, Callable[[Arguments], Op | None]] = {
     **dict.fromkeys(("dropout.default", "dropout_.default", "feature_dropout.default"), lambda _: None),
     **dict.fromkeys(("relu.default", "relu_.default"), lambda _: Relu()),

@@ -25,14 +25,7 @@ _ON_THE_HUB = {"mnist": "ylecun/mnist"}  # the Hub's names of data sets
 
 
 def write_hub(model: nn.Module, card: Card, directory: Path) -> list[Path]:
-    """Write the folder. It contains the file of a user's own network too.
-
-    Returns:
-        The files, the weights first.
-
-    Raises:
-        StorageError: one of them cannot be written.
-    """
+    """`Exporter.write`, the weights first. The file of a user's own network is copied too."""
     files = [directory / name for name in (FILE_NAME, "model.json", "config.json", "README.md")]
     if is_user_model(card.model):
         source = user_file(card.model)
@@ -46,12 +39,7 @@ def write_hub(model: nn.Module, card: Card, directory: Path) -> list[Path]:
 
 
 def load_hub(directory: Path) -> tuple[nn.Module, Card]:
-    """Load the network of a folder in evaluation mode, and its card. A user's own is built from the file in the folder.
-
-    Raises:
-        WeightsError: weights or card are missing, damaged, or do not fit.
-        ModelError: the network cannot be built.
-    """
+    """`load_model` of a folder, wherever it is: a user's own network is built from the file in it."""
     path = directory / FILE_NAME
     card = load_card(path)
     model = create_model(str(directory / card.model) if is_user_model(card.model) else card.model)
@@ -60,21 +48,11 @@ def load_hub(directory: Path) -> tuple[nn.Module, Card]:
 
 
 def run_hub(directory: Path, images: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Run the network of a folder on raw pictures uint8 [N, 28, 28].
-
-    Returns:
-        Labels int32 [N], -1 for “no digit”, and logits [N, 10].
-
-    Raises:
-        WeightsError: weights or card are missing, damaged, or do not fit.
-        ModelError: the network cannot be built.
-    """
+    """`Exporter.run` of a folder, in PyTorch; errors as of `load_model`."""
     model, card = load_hub(directory)
     logits = predict_logits(model, Normalization(card.mean, card.std).array(images)).numpy()
-    labels = logits.argmax(axis=1)
-    if card.calibration is not None:
-        labels = np.where(logits.max(axis=1) >= card.calibration.threshold, labels, -1)
-    return labels.astype(np.int32), logits
+    threshold = card.calibration.threshold if card.calibration else -np.inf
+    return np.where(logits.max(axis=1) >= threshold, logits.argmax(axis=1), -1).astype(np.int32), logits
 
 
 def config(card: Card) -> dict[str, object]:
@@ -116,7 +94,9 @@ def model_card(card: Card) -> str:
         figures.insert(2, ("mean of seeds", f"{spread}; on new digits of this kind {100 * low:.2f}–{100 * high:.2f} %"))
     return filled(
         "model_card.md",
-        head=_head(card, title),
+        license="license: mit\n" if _shipped(card) else "",  # that of other weights is their owner's choice
+        datasets=f"datasets:\n- {_ON_THE_HUB[card.data]}\n" if card.data in _ON_THE_HUB else "",
+        results=_results(card, title),
         title=title,
         mean=str(card.mean),
         std=str(card.std),
@@ -126,32 +106,26 @@ def model_card(card: Card) -> str:
     )
 
 
-def _head(card: Card, title: str) -> str:
-    lines = ["---", "library_name: tinydigits", "pipeline_tag: image-classification"]
-    if _shipped(card):  # the licence of other weights is their owner's choice
-        lines.insert(1, "license: mit")
-    lines += ["tags:", *(f"- {tag}" for tag in ("pytorch", "safetensors", "digits", "mnist", "tinyml"))]
-    if card.data in _ON_THE_HUB:
-        lines += ["datasets:", f"- {_ON_THE_HUB[card.data]}"]
-    if card.accuracy is not None:
-        split = SPLIT_NAMES[card.split]
-        lines += [
-            "metrics:",
-            "- accuracy",
-            "model-index:",
-            f"- name: {json.dumps(title)}",
-            "  results:",
-            "  - task:",
-            "      type: image-classification",
-            "    dataset:",
-            f"      name: {json.dumps(card.data)}",
-            f"      type: {json.dumps(_ON_THE_HUB.get(card.data, card.data))}",
-            f"      split: {split}",
-            "    metrics:",
-            "    - type: accuracy",
-            f"      value: {card.accuracy}",
-        ]
-    return "\n".join([*lines, "---", ""])
+def _results(card: Card, title: str) -> str:
+    """The accuracy as the Hub's `model-index`, in YAML."""
+    if card.accuracy is None:
+        return ""
+    return f"""\
+metrics:
+- accuracy
+model-index:
+- name: {json.dumps(title)}
+  results:
+  - task:
+      type: image-classification
+    dataset:
+      name: {json.dumps(card.data)}
+      type: {json.dumps(_ON_THE_HUB.get(card.data, card.data))}
+      split: {SPLIT_NAMES[card.split]}
+    metrics:
+    - type: accuracy
+      value: {card.accuracy}
+"""
 
 
 def _shipped(card: Card) -> bool:

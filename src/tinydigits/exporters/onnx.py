@@ -83,15 +83,7 @@ def onnx_model(graph: Graph | Int8Graph, facts: Mapping[str, str]) -> Any:
 
 
 def run_onnx(path: Path, images: NDArray[np.uint8]) -> tuple[NDArray[np.int32], Floats]:
-    """Run an exported file in onnxruntime on raw pictures uint8 [N, 28, 28].
-
-    Returns:
-        Labels int32 [N], -1 for “no digit”, and logits [N, 10].
-
-    Raises:
-        ToolMissingError: the extra `onnx` is not installed.
-        ExportError: onnxruntime cannot run the file.
-    """
+    """`Exporter.run` of one file, in onnxruntime."""
     session = open_session(path)
     labels, logits = np.empty(len(images), np.int32), np.empty((len(images), 10), np.float32)
     for start in range(0, len(images), _BATCH):

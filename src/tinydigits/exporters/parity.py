@@ -8,10 +8,11 @@ bytes as Python's.
 
 import math
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -39,13 +40,8 @@ _PROBES = 8  # digits that locate the operation that diverges
 _PART = 500  # digits between two reports of progress of the integer reference
 _PICTURES = 40  # digits that are made into pictures of every kind
 
-Part = TypeVar("Part")
-
-
-class WatchParts(Protocol):
-    """Iterates over parts of the digits, and may show the progress of `what`."""
-
-    def __call__(self, parts: Sequence[Part], what: str, /) -> Iterable[Part]: ...  # noqa: D102
+WatchParts = Callable[[Sequence[Any], str], Iterable[Any]]
+"""Iterates over parts of the digits, and may show the progress of what the text names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +52,7 @@ class PyTorchLogits:
     logits: NDArray[np.float32]
 
 
-def unwatched(parts: Sequence[Part], _: str, /) -> Iterable[Part]:
+def unwatched(parts: Sequence[Any], _: str, /) -> Iterable[Any]:
     """The parts, without any progress."""
     return parts
 
@@ -68,17 +64,9 @@ def check_parity(
     pytorch: PyTorchLogits,
     watch: WatchParts = unwatched,
 ) -> Parity:
-    """Run exported files and compare them with PyTorch.
+    """Run the files that `exporter.write` returned for a network, and compare them with PyTorch.
 
-    Args:
-        exporter: The format of the files.
-        network: What they were made from.
-        files: As `exporter.write` returned them.
-        pytorch: Digits and PyTorch's logits for them.
-        watch: Iterates over parts of the digits, and may show progress.
-
-    Returns:
-        The record, with the verdict `passed`; `failed`, with the `faults`; or `not run`, with the `reason`.
+    The verdict is `passed`; `failed`, with the `faults`; or `not run`, with the `reason`.
     """
     graph, digits = network.graph, pytorch.digits
     parity = Parity(
@@ -168,23 +156,20 @@ def _compare_labels(network: TrainedNetwork, labels: NDArray[Any], found: NDArra
     """Whether each label is that of the largest logit, or -1 if that logit is below the threshold."""
     largest = found.max(axis=1)
     threshold = _threshold(network, in_integers=largest.dtype != np.float32)
-    expected = found.argmax(axis=1)
-    near = np.zeros(len(found), dtype=bool)  # so close to the threshold that rounding decides
-    if threshold is not None:
-        expected = np.where(largest >= threshold, expected, -1)
-        near = np.abs(largest - threshold) < TOLERANCE
+    expected = np.where(largest >= threshold, found.argmax(axis=1), -1)
+    near = np.abs(largest - threshold) < TOLERANCE  # so close to the threshold that rounding decides
     wrong = int(((labels != expected) & ~near).sum())
     return [f"{wrong} labels do not follow from their own logits and the threshold."] if wrong else []
 
 
-def _threshold(network: TrainedNetwork, *, in_integers: bool) -> float | None:
-    """The threshold in units of the logits; `in_integers`: of an int8 network, its integers."""
+def _threshold(network: TrainedNetwork, *, in_integers: bool) -> float:
+    """The threshold in units of the logits; `in_integers`: of an int8 network, its integers. -inf: there is none."""
     graph, calibration = network.graph, network.card.calibration
-    if isinstance(graph, Int8Graph) and graph.integer_threshold is not None:
-        return graph.integer_threshold * (1 if in_integers else graph.logit_scale)
-    if isinstance(graph, Graph):
-        return graph.threshold
-    return calibration.threshold if graph is None and calibration is not None else None
+    if isinstance(graph, Int8Graph):
+        found, unit = graph.integer_threshold, 1 if in_integers else graph.logit_scale
+        return -math.inf if found is None else found * unit
+    fitted = calibration if graph is None else graph
+    return -math.inf if fitted is None or fitted.threshold is None else fitted.threshold
 
 
 def _compare_preprocessing(
@@ -195,10 +180,10 @@ def _compare_preprocessing(
         return None, []
     pictures = pictures_of_digits(images[:_PICTURES])
     shown = [picture if exporter.takes_colour else decode(picture) for _, picture in pictures]
-    different: dict[str, int] = {}
+    different: Counter[str] = Counter()
     for (kind, picture), found in zip(pictures, exporter.preprocess(files, shown), strict=True):
-        different[kind] = different.get(kind, 0) + (found != _preprocessed(picture))
-    identical = len(pictures) - sum(different.values())
+        different[kind] += found != _preprocessed(picture)
+    identical = len(pictures) - different.total()
     faults = [f"{count} pictures ({kind}) are prepared differently." for kind, count in different.items() if count]
     return PictureParity(pictures=len(pictures), identical=identical, kinds=tuple(different)), faults
 
@@ -237,7 +222,8 @@ def _diverging_operation(exporter: Exporter, network: TrainedNetwork, images: Im
     """The first operation after which the export differs, found by exporting longer and longer beginnings."""
     graph = network.folded
     for count in range(1, len(graph.ops) + 1):
-        part, expected = _beginning(graph, count, images)
+        part = _beginning(graph, count)
+        expected = floats.run(part, images) if isinstance(part, Graph) else int8.run(part, images)
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 files = exporter.write(replace(network, graph=part), Path(scratch))
@@ -254,19 +240,16 @@ def _diverging_operation(exporter: Exporter, network: TrainedNetwork, images: Im
     return "no single operation: the whole differs by more than its parts"
 
 
-def _beginning(graph: Graph | Int8Graph, count: int, images: Images) -> tuple[Graph | Int8Graph, NDArray[Any]]:
-    """The first `count` operations and a random projection of their map to ten numbers; and its output [N, 10]."""
+def _beginning(graph: Graph | Int8Graph, count: int) -> Graph | Int8Graph:
+    """The first `count` operations and a random projection of their map to ten numbers."""
     random = np.random.default_rng(count)
+    shape = floats.output_shapes(graph.ops[:count])[-1]
     if isinstance(graph, Graph):
-        shape = floats.output_shapes(graph.ops[:count])[-1]
         weight = random.normal(0, 1 / np.sqrt(np.prod(shape)), (10, *shape)).astype(np.float32)
         ops = (*graph.ops[:count], Conv(weight, np.zeros(10, np.float32)))
-        part = Graph(graph.model, ops, graph.weights_sha256)
-        return part, floats.run(part, images)
+        return Graph(graph.model, ops, graph.weights_sha256)
     if count == len(graph.ops):
-        return graph, int8.run(graph, images)
-    shape = floats.output_shapes(graph.ops[:count])[-1]
+        return graph
     plain = Requantise(np.full(10, 1, np.int32), np.zeros(10, np.int64), 0, None, None)
     probe = Int8Conv(random.integers(-9, 10, (10, *shape)).astype(np.int8), np.zeros(10, np.int32), plain, zero_point=0)
-    integer_part = Int8Graph(graph.model, (*graph.ops[:count], probe), 1.0, graph.weights_sha256)
-    return integer_part, int8.run(integer_part, images)
+    return Int8Graph(graph.model, (*graph.ops[:count], probe), 1.0, graph.weights_sha256)

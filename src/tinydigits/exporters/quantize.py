@@ -56,8 +56,7 @@ class _Group:
 
 def int8_graph(graph: Graph, data: DigitData) -> Int8Graph:
     """The shipped int8 graph with the same weights, or a new one with ranges from the validation digits of `data`."""
-    path = packaged_graph(graph.model, int8=True)
-    if path is not None:
+    if path := packaged_graph(graph.model, int8=True):
         shipped = load_graph(path)
         if isinstance(shipped, Int8Graph) and shipped.weights_sha256 == graph.weights_sha256:
             return shipped
@@ -70,12 +69,7 @@ def calibration_images(data: DigitData) -> NDArray[np.uint8]:
 
 
 def quantize(graph: Graph, images: NDArray[np.uint8]) -> Int8Graph:
-    """Quantise a graph.
-
-    Args:
-        graph: The folded graph.
-        images: Calibration digits uint8 [N, 28, 28], without labels. A thousand are plenty.
-    """
+    """Quantise a folded graph by calibration digits uint8 [N, 28, 28], without labels. A thousand are plenty."""
     ops = _prepared(graph.ops)
     reals = list(floats.activations(replace(graph, ops=tuple(ops)), images))
     _level(ops, reals)

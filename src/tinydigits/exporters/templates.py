@@ -18,12 +18,9 @@ def filled(path: str, /, **values: str) -> str:
 
 
 def called(path: str, callers: str, /, **values: str) -> str:
-    """A C template without the functions that nothing calls: compilers would warn. Each part follows a blank line.
+    """A C template, `filled`, without the functions that nothing calls: compilers would warn.
 
-    Args:
-        path: The template, in which blank lines part functions, and each stands behind those that it calls.
-        callers: The code that comes after it.
-        values: For its placeholders.
+    Blank lines part its functions, and each stands behind those that it calls. `callers`: the code that comes after it.
     """
     parts: list[str] = []
     for part in reversed(template(path).strip().split("\n\n")):

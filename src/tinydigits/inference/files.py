@@ -21,7 +21,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tinydigits.errors import BlankPictureError, PictureError, RunError, UnreadablePictureError
+from tinydigits.errors import BlankPictureError, PictureError, RunError, UnreadablePictureError, reason_of
 from tinydigits.pictures.arithmetic import Gray
 from tinydigits.pictures.decode import PictureLike, decode, picture_name
 from tinydigits.pictures.preprocess import preprocess_gray
@@ -84,8 +84,7 @@ def _walk(directory: str, skipped: list[str]) -> list[Source]:
 
     def report(error: OSError) -> None:
         path = str(error.filename)
-        reason = (error.strerror or str(error)).lower()
-        found.append(Picture(path, error=f"{path} cannot be read: {reason}. Fix its permissions."))
+        found.append(Picture(path, error=f"{path} cannot be read: {reason_of(error)}. Fix its permissions."))
 
     for parent, directories, files in os.walk(directory, onerror=report):
         directories[:] = sorted(name for name in directories if not name.startswith("."))

@@ -23,11 +23,7 @@ _CLASSES: dict[str, type] = {
 
 
 def save_graph(path: Path, graph: Graph | Int8Graph) -> None:
-    """Write a graph.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
+    """Write a graph; errors as of `storage.write_bytes`."""
     tensors: dict[str, NDArray[Any]] = {}
     document = {"schema": SCHEMA, "graph": _plain(graph, "", tensors)}
     write_bytes(path, safetensors.numpy.save(tensors, {"tinydigits": json.dumps(document)}))

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from tinydigits.errors import WeightsError
+from tinydigits.errors import WeightsError, reason_of
 from tinydigits.models.registry import canonical_name, list_models
 from tinydigits.records import Card, read_record, write_record
 from tinydigits.storage import write_bytes
@@ -120,9 +120,7 @@ def _read_tensors(path: Path, card: Card) -> dict[str, Tensor]:
         content = path.read_bytes()
         tensors = safetensors.torch.load(content)
     except OSError as error:
-        raise WeightsError(
-            f"{path} cannot be read: {(error.strerror or str(error)).lower()}. Fix its permissions."
-        ) from error
+        raise WeightsError(f"{path} cannot be read: {reason_of(error)}. Fix its permissions.") from error
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:  # the last three: types that torch lacks
         raise WeightsError(
             f"{path} is not an intact safetensors file: {error}. Copy it again, or train again."

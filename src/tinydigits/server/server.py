@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from tinydigits.errors import ServeError
+from tinydigits.errors import ServeError, reason_of
 from tinydigits.server.app import Service, create_app
 from tinydigits.server.errors import MAX_BODY, MAX_HEAD, SECONDS, RejectedError
 from tinydigits.server.limits import log
@@ -58,8 +58,8 @@ def _bind(options: Options) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        where, reason = f"{options.host} port {options.port}", (error.strerror or str(error)).lower()
-        raise ServeError(f"{where} is not available: {reason}. Choose another one with --port.") from error
+        where = f"{options.host} port {options.port}"
+        raise ServeError(f"{where} is not available: {reason_of(error)}. Choose another one with --port.") from error
     return listener
 
 

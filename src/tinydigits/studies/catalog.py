@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec.structs import asdict, replace
 
-from tinydigits.errors import RunError
+from tinydigits.errors import RunError, reason_of
 from tinydigits.records import (
     ProofFile,
     ProofResult,
@@ -109,7 +109,7 @@ def _walk(root: Path, found: _Found, *, runs: bool) -> None:
         except FileNotFoundError:
             continue  # removed meanwhile
         except OSError as error:
-            found.problems.setdefault(true, f"{directory}: {(error.strerror or str(error)).lower()}")
+            found.problems.setdefault(true, f"{directory}: {reason_of(error)}")
             continue
         if is_study and "study.json" not in names:
             found.unfinished.setdefault(true, directory)

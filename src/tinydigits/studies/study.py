@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tinydigits import records
 from tinydigits.data.dataset import Dataset
 from tinydigits.data.normalize import Normalization
-from tinydigits.errors import RunError, StorageError
+from tinydigits.errors import RunError, StorageError, reason_of
 from tinydigits.evaluation.calibration import calibrate, coverage_curve
 from tinydigits.evaluation.predictions import predict_logits
 from tinydigits.evaluation.rejection import nondigit_pictures, rejection_report
@@ -76,7 +76,7 @@ def open_study(study: Path, config: RunConfig) -> Iterator[None]:
             reject_other_kinds(study, _KIND)
         lock = (study / ".lock").open("w")
     except OSError as error:
-        raise StorageError(f"{study} could not be written: {(error.strerror or '').lower()}. Use --out.") from error
+        raise StorageError(f"{study} could not be written: {reason_of(error)}. Use --out.") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

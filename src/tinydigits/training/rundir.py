@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save
 from torch import Tensor
 
-from tinydigits.errors import RunError, StorageError
+from tinydigits.errors import RunError, StorageError, reason_of
 from tinydigits.records import BatchLog, Epoch, RunResult, read_record, write_record
 from tinydigits.storage import append_line, file_stem, next_free, staged_directory, write_bytes, write_json
 from tinydigits.training.config import RunConfig, config_from_dict
@@ -130,5 +130,5 @@ def _renamed(staging: Path, path: Path) -> bool:
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return False
-        raise StorageError(f"{path} could not be made: {(error.strerror or '').lower()}. Use another --out.") from error
+        raise StorageError(f"{path} could not be made: {reason_of(error)}. Use another --out.") from error
     return True

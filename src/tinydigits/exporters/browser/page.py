@@ -28,11 +28,7 @@ _WINDOW = ("kernel", "stride", "padding")
 
 
 def html_page(graph: Graph | Int8Graph, facts: Mapping[str, str]) -> str:
-    """The page as text; the same graph and facts give the same text.
-
-    Args:
-        graph: The network, in float32 or int8.
-        facts: Names and values for the foot of the page: parameters, accuracy and so on.
+    """The page as text, with the facts at its foot; the same graph and facts give the same text.
 
     Raises:
         ExportError: the page would have 150,000 bytes or more.

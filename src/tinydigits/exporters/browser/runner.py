@@ -18,15 +18,7 @@ _RESULT = 1 + 28 * 28  # bytes per picture: whether ink was found, and the image
 
 
 def run_javascript(page: Path, images: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Run a page's network on raw pictures uint8 [N, 28, 28].
-
-    Returns:
-        Labels int32 [N], -1 for “no digit”, and logits [N, 10]; whole numbers if the page's network is int8.
-
-    Raises:
-        ToolMissingError: Node.js is missing.
-        ExportError: Node.js cannot run the page.
-    """
+    """`Exporter.run` of a page; the logits are whole numbers if its network is int8."""
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:  # one process each
         outputs = pool.map(lambda part: _node(page, "read", list(part)), np.array_split(images, cores))
@@ -35,12 +27,7 @@ def run_javascript(page: Path, images: NDArray[np.uint8]) -> tuple[NDArray[np.in
 
 
 def preprocess_javascript(page: Path, pictures: Sequence[NDArray[np.uint8]]) -> list[bytes | None]:
-    """Run a page's preprocessor: each picture, grey [H, W] or RGBA [H, W, 4] → 784 bytes; None: no ink was found.
-
-    Raises:
-        ToolMissingError: Node.js is missing.
-        ExportError: Node.js cannot run the page.
-    """
+    """`PictureExporter.preprocess` of a page."""
     output = _node(page, "preprocess", pictures)
     parts = (output[start : start + _RESULT] for start in range(0, len(output), _RESULT))
     return [part[1:] if part[0] else None for part in parts]
@@ -55,8 +42,7 @@ def _node(page: Path, task: str, arrays: Sequence[NDArray[np.uint8]]) -> bytes:
     with as_file(files("tinydigits.exporters.browser") / "assets" / "run_node.js") as script:
         done = subprocess.run([node, str(script), str(page)], input=request, capture_output=True, check=False)
     if done.returncode:
-        reason = next(
-            (line for line in done.stderr.decode(errors="replace").splitlines() if "Error" in line), "no reason"
-        )
-        raise ExportError(f"{page}: Node.js cannot run this page ({reason.strip()}). Export it again.")
+        said = done.stderr.decode(errors="replace").splitlines()
+        reason = next((line.strip() for line in said if "Error" in line), "no reason")
+        raise ExportError(f"{page}: Node.js cannot run this page ({reason}). Export it again.")
     return done.stdout

@@ -25,15 +25,7 @@ COMPILER = "cc -O3 -march=native"
 
 
 def write_c(graph: Graph | Int8Graph, directory: Path) -> list[Path]:
-    """Write the C sources of a network into `directory`. The same graph gives the same bytes.
-
-    Returns:
-        `<model>.h`, `<model>.c`, `tinydigits_preprocess.h`, `tinydigits_preprocess.c` and `main.c`, where <model> is
-        `c_name` of the model.
-
-    Raises:
-        StorageError: a file cannot be written.
-    """
+    """`Exporter.write`: the sources named above, where <model> is `c_name`. The same graph gives the same bytes."""
     values = _values(graph)
     templates = {
         f"{values['model']}.h": "model.h",

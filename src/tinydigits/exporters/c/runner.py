@@ -11,32 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydigits.compiler import NATIVE, complaint, find_compiler
-from tinydigits.errors import ExportError
+from tinydigits.errors import ExportError, reason_of
 from tinydigits.exporters.c.generate import PREPROCESSOR
 
 FLAGS = ("-O3", NATIVE)
 _DONE, _BLANK = 0, 1  # what the preprocessor returns
-_DIGIT = 28 * 28
 _INCLUDE = re.compile(r'^#include "(\w+)\.h"', re.MULTILINE)
 
 
 def run_c(
     directory: Path, images: NDArray[np.uint8], flags: Sequence[str] = FLAGS, compiler: str | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32] | NDArray[np.int32]]:
-    """Run an exported network on raw pictures uint8 [N, 28, 28].
+    """`Exporter.run` of the files that `write_c` put into a directory; the logits of int8 networks are int32.
 
-    Args:
-        directory: Where `write_c` put its files.
-        images: The pictures.
-        flags: For the compiler; `-march=native` is left out where it fails.
-        compiler: A command; None: the one that `find_compiler` finds.
-
-    Returns:
-        Labels int32 [N], -1 for “no digit”, and logits [N, 10]; int32 if the network is int8.
-
-    Raises:
-        ToolMissingError: there is no C compiler.
-        ExportError: the files in `directory` cannot be compiled or run.
+    `-march=native` is left out of the `flags` where it fails. `compiler`: a command; None: `find_compiler` finds one.
     """
     model = _model(directory)
     names = [f'-DMODEL_HEADER="{model}.h"', f"-DARENA={model}_arena", f"-DLOGIT={model}_logit"]
@@ -52,21 +40,13 @@ def preprocess_c(
     flags: Sequence[str] = FLAGS,
     compiler: str | None = None,
 ) -> list[bytes | None]:
-    """Run the exported preprocessor: each grey picture [H, W] → 784 bytes; None: no ink was found.
-
-    Raises:
-        ToolMissingError: there is no C compiler.
-        ExportError: the files in `directory` cannot be compiled or run.
-    """
+    """`PictureExporter.preprocess` of grey pictures; `flags` and `compiler` are as in `run_c`."""
     sizes = [np.array(picture.shape[::-1], dtype="<i4").tobytes() for picture in pictures]
     request = b"".join(size + picture.tobytes() for size, picture in zip(sizes, pictures, strict=True))
     output = _run(directory, "run_preprocess.c", f"{PREPROCESSOR}.c", flags, request, compiler)
-    results: list[bytes | None] = []
-    for start in range(0, len(output), 4 + _DIGIT):
-        status = int.from_bytes(output[start : start + 4], "little")
-        assert status in (_DONE, _BLANK)
-        results.append(None if status == _BLANK else output[start + 4 : start + 4 + _DIGIT])
-    return results
+    rows = np.frombuffer(output, dtype=[("status", "<i4"), ("image", "u1", 28 * 28)])
+    assert np.isin(rows["status"], (_DONE, _BLANK)).all()
+    return [None if status == _BLANK else image.tobytes() for status, image in rows]
 
 
 def _model(directory: Path) -> str:
@@ -103,5 +83,6 @@ def _call(command: Sequence[str], request: bytes = b"") -> subprocess.CompletedP
     try:
         return subprocess.run(command, input=request, capture_output=True, check=False)
     except OSError as error:  # a damaged program, or one for another machine
-        reason = (error.strerror or str(error)).lower()
-        raise ExportError(f"{command[0]} cannot be run: {reason}. Name a C compiler for this machine in CC.") from error
+        raise ExportError(
+            f"{command[0]} cannot be run: {reason_of(error)}. Name a C compiler for this machine in CC."
+        ) from error

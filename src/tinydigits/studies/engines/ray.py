@@ -22,7 +22,7 @@ from importlib.metadata import version
 from typing import Any
 
 from tinydigits.data.sources import load_dataset
-from tinydigits.errors import ConfigError, RunError, ToolMissingError, one_line
+from tinydigits.errors import ConfigError, RunError, ToolMissingError, one_line, reason_of
 from tinydigits.studies.engines.jobs import Engine, Event, Job, JobEpoch, JobFailed, JobQueue
 from tinydigits.studies.engines.local import default_workers
 from tinydigits.studies.engines.ray_worker import keep_files, make_order
@@ -235,6 +235,6 @@ def _check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
     except OSError as error:
         raise ConfigError(
-            f"--address {address}: nothing listens there ({(error.strerror or str(error)).lower()}). Run `ray status` "
+            f"--address {address}: nothing listens there ({reason_of(error)}). Run `ray status` "
             "on the cluster's first machine to see whether it is up."
         ) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from tinydigits.data.dataset import DigitData
-from tinydigits.errors import RunError, StorageError
+from tinydigits.errors import RunError, StorageError, reason_of
 from tinydigits.models.user_model import is_user_model, lend_copy, user_file
 from tinydigits.records import write_record
 from tinydigits.storage import staged_directory, write_bytes
@@ -56,7 +56,7 @@ def make_order(number: int, job: Job) -> Order:
             paths = (job.directory / name for name in _TO_RESUME)
             files = {path.name: path.read_bytes() for path in paths if path.exists()}
         except OSError as error:
-            raise RunError(f"{job.directory} cannot be read: {(error.strerror or '').lower()}.") from error
+            raise RunError(f"{job.directory} cannot be read: {reason_of(error)}.") from error
     network = None
     if is_user_model(job.config.model):
         path = user_file(job.config.model)
@@ -123,8 +123,7 @@ def keep_files(directory: Path, files: Files) -> None:
                 _write(staging, files)
                 staging.rename(directory)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise StorageError(f"{directory} could not be written: {reason}. Rerun the same command.") from error
+        raise StorageError(f"{directory} could not be written: {reason_of(error)}. Rerun the same command.") from error
 
 
 def _write(directory: Path, files: Files) -> None:

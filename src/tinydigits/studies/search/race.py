@@ -22,7 +22,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
-from tinydigits.errors import RunError, StorageError
+from tinydigits.errors import RunError, StorageError, reason_of
 from tinydigits.inspection.budget import budget_in_words
 from tinydigits.inspection.inspect import inspect_model
 from tinydigits.models.design import Design, design_toml
@@ -353,7 +353,7 @@ def open_search(plan: SearchPlan) -> Iterator[Search]:
         (directory / "trials").mkdir(exist_ok=True)
         lock, active = (directory / ".lock").open("w"), (directory / ".active").open("w+")
     except OSError as error:
-        raise StorageError(f"{directory} could not be written: {(error.strerror or '').lower()}. Use --out.") from error
+        raise StorageError(f"{directory} could not be written: {reason_of(error)}. Use --out.") from error
     with lock, active:
         try:
             fcntl.flock(active, fcntl.LOCK_SH | fcntl.LOCK_NB)

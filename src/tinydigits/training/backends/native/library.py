@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tinydigits.compiler import NATIVE, complaint, find_compiler
-from tinydigits.errors import StorageError, ToolMissingError
+from tinydigits.errors import StorageError, ToolMissingError, reason_of
 from tinydigits.storage import user_cache
 
 _PURPOSE = "the native backend is compiled"
@@ -102,8 +102,7 @@ def _compile(command: Sequence[str], source: bytes) -> bytes:
     try:
         done = subprocess.run(command, input=source, capture_output=True, check=False)
     except OSError as error:  # a damaged program, or one for another machine
-        reason = (error.strerror or str(error)).lower()
-        raise ToolMissingError(f"{command[0]} cannot be run: {reason}. {_HINT}") from error
+        raise ToolMissingError(f"{command[0]} cannot be run: {reason_of(error)}. {_HINT}") from error
     if done.returncode:
         said = complaint(command[0], done)
         raise ToolMissingError(f"{command[0]} cannot compile the native backend: {said}\n{_HINT}")
