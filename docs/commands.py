@@ -13,8 +13,8 @@ _HEAD = """<!-- made by `make docs` from --help: change src/tinydigits/cli, not 
 
 # Commands
 
-What `tinydigits COMMAND --help` says. `--json` always prints one JSON document on stdout and nothing else there; progress
-and warnings go to stderr.
+What `tinydigits COMMAND --help` says. Where there is a `--json`, it prints one JSON document on stdout and nothing else there;
+progress and warnings go to stderr.
 """
 
 

@@ -146,7 +146,7 @@ def _frontier_table() -> str:
                 percent(int8["accuracy"]),
             ]
         )
-    heading = "network|parameters>|MACs>|epochs>|test digits, mean of all seeds|goal|stretch goal"
+    heading = "network|parameters>|MACs>|epochs>|test digits, mean of all seeds|frontier goal|stretch goal"
     return markdown_table(f"{heading}|int8 bytes>|int8, seed 0>", rows)
 
 

@@ -170,7 +170,7 @@ def test_a_run_directory_gets_the_files_and_its_own_figures_stay_apart(
     for label, figure in (
         ("final epoch", "98.11 %"),
         ("mean of the last three epochs", "97.22 %"),
-        ("best on test (optimistic)", "99.33 %"),
+        ("best on test digits (optimistic)", "99.33 %"),
     ):
         line = next(line for line in shown.splitlines() if label in line)
         assert line.endswith(figure) or figure in line

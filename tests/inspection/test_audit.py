@@ -158,7 +158,7 @@ def test_what_takes_training_is_not_checked_without_a_study(name: str) -> None:
     [
         ({}, "agrees", "agrees", "a study, recipe fast: accuracy 99.50 %, mean of 5 runs"),
         ({"lower_bound": 0.9939}, "not checked", "agrees", "plausible, not proved"),
-        ({"n": 2, "lower_bound": None}, "not checked", "agrees", "likely, not proved: run `tinydigits prove"),
+        ({"n": 2, "lower_bound": None}, "not checked", "agrees", "likely, not proved: that takes at least 3 seeds"),
         ({"mean": 0.994}, "contradicted", "agrees", "above 99.40 %: exactly there"),
         ({"mean": 0.99, "lower_bound": 0.98}, "contradicted", "agrees", "0.40 points short"),
         ({"mean": 0.99, "lower_bound": 0.98, "epochs": 3}, "not checked", "agrees", "but in 3 epochs"),

@@ -185,7 +185,7 @@ def test_the_table_of_a_run_keeps_final_last_three_and_best_apart() -> None:
         "final epoch": "99.46 %",
         "95 % interval (Wilson)": "99.30–99.59 %",
         "mean of the last three epochs": "99.44 %",
-        "best on test (optimistic)": "99.51 %",
+        "best on test digits (optimistic)": "99.51 %",
         "parameters": "9,550",
         "epochs": "10",
         "time": "3 min 05 s",

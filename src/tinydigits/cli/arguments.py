@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from tinydigits.studies.engines.jobs import Engine
     from tinydigits.training.config import RunConfig
 
-OWN_MODEL = "a name from `tinydigits models`, or your own net.py:Net"
+OWN_MODEL = "a name from `tinydigits models`, or your own net.py:Net or net.toml"
+ANY_MODEL = f"{OWN_MODEL}, a run directory, or a .safetensors file"
 
 
 def add_model(parser: argparse.ArgumentParser, what: str = OWN_MODEL, default: str | None = DEFAULT_MODEL) -> None:
@@ -40,9 +41,10 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=("auto", "torch", "native"), help=words)
 
 
-def add_budget(parser: argparse.ArgumentParser) -> None:
-    words = "era-s6, era-s7, document-<model>, mcu-tiny, or a .toml file of your own (default: none)"
-    parser.add_argument("--budget", metavar="B", help=words)
+def add_budget(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    words = "era-s6, era-s7, document-<model>, mcu-tiny, or a .toml file of your own"
+    words += "" if required else " (default: none)"
+    parser.add_argument("--budget", metavar="B", required=required, help=words)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinydigits.cli.arguments import add_json, add_model
+from tinydigits.cli.arguments import ANY_MODEL, add_json, add_model
 from tinydigits.cli.output import print_result
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _STYLES = {"agrees": "green", "contradicted": "bold red", "not checked": "yellow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    add_model(parser, ANY_MODEL)
     parser.add_argument("--reported", metavar="FILE", type=Path, help="your own report, instead of the document")
     parser.add_argument("--study", metavar="DIR", type=Path, help="a study of this model, made by `tinydigits prove`")
     add_json(parser)

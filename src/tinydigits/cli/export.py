@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "a zoo name with shipped weights, a run directory, or a .safetensors file")
     parser.add_argument("--to", metavar="FORMAT", choices=FORMATS, required=True, help=f"one of {', '.join(FORMATS)}")
-    parser.add_argument("--int8", action="store_true", help="8-bit integers instead of float32")
+    parser.add_argument("--int8", action="store_true", help="8-bit integers instead of float32; not for hub")
     parser.add_argument("--out", metavar="DIR", type=Path, help="default: exports/MODEL-FORMAT")
     parser.add_argument("--allow-unproven", action="store_true", help="exit 0 if the comparison cannot be run")
     add_data(parser)

@@ -1,4 +1,4 @@
-"""`tinydigits train --find-lr`: the learning-rate range test, its picture and its suggestion."""
+"""`tinydigits train --find-lr`: show the learning-rate range test, its picture and its suggestion."""
 
 import argparse
 import shlex
@@ -8,37 +8,25 @@ from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import config_from_arguments, given_options
 from tinydigits.cli.output import print_plain, print_result, print_warning, stderr_console, watched
-from tinydigits.errors import StorageError
-from tinydigits.records import LearningRateResult, write_record
+from tinydigits.records import LearningRateResult
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def find_learning_rate(arguments: argparse.Namespace) -> int:
-    """Try growing rates, read the curve, write it with its picture, print what to do next."""
+def run(arguments: argparse.Namespace) -> int:
+    """Find a learning rate, draw its curve, print what to do next."""
     from tinydigits.reports.plots import learning_rate_curve
-    from tinydigits.storage import file_stem, make_directory, next_free
-    from tinydigits.training.loop import start_state
-    from tinydigits.training.lr_finder import STEPS, learning_rate_trials, suggest
-    from tinydigits.training.prepare import build_network, prepare_task
+    from tinydigits.training.lr_finder import STEPS, find_learning_rate
 
-    if arguments.out is not None and arguments.out.exists():  # before a minute of work
-        raise StorageError(f"{arguments.out} exists already, and nothing is overwritten. Name another directory.")
-    network = build_network(config_from_arguments(arguments))
-    task, data = prepare_task(network)
-    print_warning(data.warning)
-    recipe = network.config.recipe
-    what = f"{network.config.model}, recipe {recipe.name}, {recipe.optimizer.name}"
-    batches = f"{STEPS} batches of {recipe.batch_size} digits of {data.name} at growing learning rates"
+    config = config_from_arguments(arguments)
+    what = f"{config.model}, recipe {config.recipe.name}, {config.recipe.optimizer.name}"
+    batches = f"{STEPS} batches of {config.recipe.batch_size} digits at increasing learning rates"
     print_plain(stderr_console(quiet=arguments.quiet), f"{what}: {batches}")
-    running = learning_rate_trials(task, start_state(network.model, task))
-    trials = list(watched(running, "learning rates", STEPS, hidden=arguments.quiet))
-    directory = arguments.out or next_free(Path("runs"), f"{file_stem(network.config.model)}-learning-rate")
-    result = suggest(network.config, data, trials, str(directory))
-    make_directory(directory)
-    learning_rate_curve(result, directory / "learning_rate.png")
-    write_record(directory / "learning_rate.json", result)
+    watch = partial(watched, what="learning rates", total=STEPS, hidden=arguments.quiet)
+    result = find_learning_rate(config, arguments.out, watch)
+    print_warning(result.warning)
+    learning_rate_curve(result, Path(result.run_dir) / "learning_rate.png")
     # the same command, for a training at the rate that is suggested
     given = given_options(arguments, ("command", "find_lr", "out", "quiet", "json"))
     words = ["tinydigits", "train", *([arguments.model] if given.pop("MODEL", None) else [])]

@@ -11,12 +11,12 @@ Example:
 
 import argparse
 
-from tinydigits.cli.arguments import add_budget, add_json, add_model
+from tinydigits.cli.arguments import ANY_MODEL, add_budget, add_json, add_model
 from tinydigits.cli.output import print_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    add_model(parser, ANY_MODEL)
     add_budget(parser)
     add_json(parser)
 

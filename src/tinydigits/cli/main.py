@@ -1,8 +1,8 @@
 """Digit classifiers under hard limits: designed, trained, proved and shipped.
 
-Each command has --help with an example. Exit codes: 0 done; 1 a budget
-or parity was not met or not judged; 2 wrong usage or bad input;
-130 interrupted.
+Each command has --help with an example. Exit codes: 0 done; 1 a check
+(budget, parity, audit) failed or could not be made; 2 wrong usage or bad
+input; 130 interrupted.
 
 Example:
   tinydigits train tiny-10k --epochs 3

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from tinydigits.cli.arguments import add_budget, add_data, add_engine, add_json, choose_engine
 from tinydigits.cli.output import live_table, print_plain, print_result, print_warning, resumable, stderr_console
-from tinydigits.errors import ConfigError
 from tinydigits.records import Epoch, SearchResult
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_budget(parser)
+    add_budget(parser, required=True)
     words = "time for trials, without the proof (default: 30)"
     parser.add_argument("--minutes", metavar="X", type=float, default=30.0, help=words)
     parser.add_argument("--trials", metavar="N", type=int, help="at most N networks (default: as many as time allows)")
@@ -53,8 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
     from tinydigits.studies.search.plan import Limits, plan_search
     from tinydigits.studies.search.search import run_search
 
-    if not arguments.budget:
-        raise ConfigError("search needs a budget. Name one with --budget, such as --budget era-s7.")
     limits = Limits(arguments.minutes, arguments.trials)
     engine = choose_engine(arguments)
     budget, options = load_budget(arguments.budget), {"data_dir": arguments.data_dir, "out": arguments.out}

@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=("val", "test"), help="only evaluated on this split")
     parser.add_argument("--verdict", choices=OUTCOMES, help="only with this verdict")
     parser.add_argument("--budget", metavar="B", help="only within this budget's limits, with its verdict")
-    parser.add_argument("--sort", metavar="KEY", choices=_SORT_KEYS, help=f"{', '.join(_SORT_KEYS)} (default: path)")
+    words = f"{', '.join(_SORT_KEYS)} (default: path; lower-bound with --best or --budget)"
+    parser.add_argument("--sort", metavar="KEY", choices=_SORT_KEYS, help=words)
     words = "the first N; ranked by lower-bound unless --sort is given"
     parser.add_argument("--best", metavar="N", type=int, help=words)
     add_json(parser)

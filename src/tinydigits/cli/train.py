@@ -57,14 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from tinydigits.inspection.budget import load_budget
+    from tinydigits.inspection.budget import list_budgets, load_budget
     from tinydigits.training.run import finish_run, resume_run, start_run
 
     if arguments.find_lr:
-        from tinydigits.cli.find_lr import find_learning_rate
+        from tinydigits.cli import find_lr
 
         _reject_conflicts_with_find_lr(arguments)
-        return find_learning_rate(arguments)
+        return find_lr.run(arguments)
     if arguments.tensorboard:
         from tinydigits.training.tensorboard import require_tensorboard
 
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
             resume = f"tinydigits train --resume {shlex.quote(str(training.directory))}{flag}"
             print_plain(stderr_console(), f"Interrupted and saved. Resume with: {resume}")
             return 130
-        _draw(training)  # before the result: a run without pictures is not finished
+        _draw(training)  # before the result, so that a run finished by this command has its pictures
         result = finish_run(training)
         if board is not None:
             _show_pictures(board, training)
@@ -98,9 +98,12 @@ def run(arguments: argparse.Namespace) -> int:
         screen.print(run_table(result))
         if result.verdict:
             print_plain(screen, _verdict_text(training, result.verdict), "bold" if budget else "")
-            if budget and result.verdict.verdict == "plausible":
+            if result.verdict.verdict == "plausible":
+                documented = f"document-{training.config.model}"
+                flag = flag or (f" --budget {documented}" if documented in list_budgets() else "")
+                what = "To prove it" if flag else "To train several seeds"  # our own goals are no budgets
                 config = shlex.quote(str(training.directory / "config.json"))
-                print_plain(screen, f"To prove it, with the same settings: tinydigits prove --config {config}{flag}")
+                print_plain(screen, f"{what}, with the same settings: tinydigits prove --config {config}{flag}")
         print_plain(screen, f"Weights, curves and result: {training.directory}")
     return 1 if budget and result.verdict and result.verdict.verdict in ("failed", "not judged") else 0
 

@@ -223,7 +223,7 @@ def accuracy_clause(
         sentence = f"{figure}, {rule}: {_points(mean, target)}"
     elif n < SEEDS_TO_PROVE or lower_bound is None:
         verdict = "plausible"
-        proof = f"likely, not proved: run `tinydigits prove … --seeds {SEEDS_TO_PROVE}`"
+        proof = f"likely, not proved: that takes at least {SEEDS_TO_PROVE} seeds"
         sentence = f"{figure}, {rule}: {_points(mean, target)}; {proof}"
     else:
         verdict = "met" if _reaches(lower_bound, budget) else "plausible"

@@ -58,12 +58,11 @@ def duration(seconds: float) -> str:
 
 def run_table(result: RunResult) -> Table:
     """The summary of a run, which keeps final epoch, mean of the last three and best epoch apart."""
-    digits = "validation digits" if result.split == "val" else "test"
     rows = [
         ("final epoch", percent(result.accuracy), "bold"),
         ("95 % interval (Wilson)", interval_text(result.interval), ""),
         ("mean of the last three epochs", percent(result.accuracy_last3), ""),
-        (f"best on {digits} (optimistic)", percent(result.accuracy_best), "dim"),
+        (f"best on {SPLIT_NAMES[result.split]} digits (optimistic)", percent(result.accuracy_best), "dim"),
         ("parameters", f"{result.parameters:,}", ""),
         ("epochs", f"{result.epochs:,}", ""),
         ("time", duration(result.time_seconds), ""),

@@ -5,15 +5,18 @@ grows by the same factor at every step; the loss is smoothed by a moving average
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from tinydigits.data.dataset import DigitData
-from tinydigits.errors import DivergedError, RunError
-from tinydigits.records import LearningRateResult, RateTrial
+from tinydigits.errors import DivergedError, RunError, StorageError
+from tinydigits.records import LearningRateResult, RateTrial, write_record
+from tinydigits.storage import file_stem, make_directory, next_free
 from tinydigits.training.config import RunConfig
 from tinydigits.training.environment import environment
-from tinydigits.training.loop import Task, TrainingState, fit
+from tinydigits.training.loop import Task, TrainingState, fit, start_state
+from tinydigits.training.prepare import build_network, prepare_task
 
 LOWEST, HIGHEST = 1e-5, 10.0  # learning rates
 STEPS = 300
@@ -21,6 +24,29 @@ SMOOTHING = 0.9  # of the moving average of the loss
 BELOW = 10  # the suggestion is this many times below the rate with the lowest loss
 _FALLEN = 0.99  # of the first loss: whatever has not fallen below it has not been learned from
 _CLIMBED = 3.0  # times the lowest smoothed loss: from there on nothing is learned any more
+
+
+def find_learning_rate(
+    config: RunConfig, out: Path | None = None, watch: Callable[[Iterator[RateTrial]], Iterable[RateTrial]] = iter
+) -> LearningRateResult:
+    """Try growing rates, read the curve, and write `learning_rate.json` into a new directory.
+
+    That is `out`, or the next free `runs/MODEL-learning-rate-NNN`. `watch` goes through the trials.
+
+    Raises:
+        StorageError: `out` exists already.
+        RunError: the loss did not fall at any rate.
+    """
+    if out is not None and out.exists():  # before a minute of work
+        raise StorageError(f"{out} exists already, and nothing is overwritten. Name another directory.")
+    network = build_network(config)
+    task, data = prepare_task(network)
+    trials = list(watch(learning_rate_trials(task, start_state(network.model, task))))
+    directory = out or next_free(Path("runs"), f"{file_stem(network.config.model)}-learning-rate")
+    result = suggest(network.config, data, trials, str(directory))
+    make_directory(directory)
+    write_record(directory / "learning_rate.json", result)
+    return result
 
 
 def learning_rate_trials(task: Task, state: TrainingState) -> Iterator[RateTrial]:

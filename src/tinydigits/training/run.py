@@ -113,14 +113,18 @@ def resume(
     *,
     custom: Custom | None = None,
     budget: Budget | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     on_record: Listener | None = None,
 ) -> RunResult:
     """Resume an unfinished run, to the same bits as if it had never stopped; see `train`.
 
+    `data_dir` is the directory of the MNIST files by now, if they were moved.
+
     Raises:
         RunError: it is no run directory, it is finished, or its digits, network or custom parts are not the same.
     """
-    return _finished(resume_run(Path(path), budget=budget, custom=custom), on_record)
+    moved = Path(data_dir) if data_dir is not None else None
+    return _finished(resume_run(Path(path), budget=budget, data_dir=moved, custom=custom), on_record)
 
 
 def _finished(run: "Run", on_record: Listener | None) -> RunResult:

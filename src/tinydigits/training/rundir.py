@@ -1,10 +1,13 @@
 """The run directory: what a run leaves on disk.
 
 config.json           the whole RunConfig                        environment.json   versions, processor, threads
-metrics.jsonl         a line an epoch                            batches.jsonl      a line a batch
+metrics.jsonl         one line per epoch                         batches.jsonl      one line per batch
 state.safetensors     all that is needed to resume
 model.safetensors     the weights, and model.json, their card    predictions.safetensors   of the evaluation digits
 result.json           the summary, written last
+
+The command `train` adds curve.png, augmentation.png and, with --tensorboard, tensorboard/; `evaluate` adds
+evaluation.json, confusion.png and mistakes.png; `report` adds report.html.
 """
 
 import errno
