@@ -30,7 +30,7 @@ def _pooled_16k(document: Document) -> list[str]:
     return [
         f"Let the last pool see its whole map: `nn.AdaptiveAvgPool2d(1)`. As documented, it does not. {pool}",
         "Leave out the padding of the 1×1 convolutions. It lays a frame around the map that holds nothing but the bias, "
-        f"and every later layer pays for it: {document.inspection.macs:,} MACs an image, {_unpadded_macs():,} without it "
+        f"and every later layer pays for it: {document.inspection.macs:,} MACs per image, {_unpadded_macs():,} without it "
         "and with a global pool. Parameters stay the same. No study here tells what it does to the accuracy.",
         f"Spend less on the largest layer, {_place(document, largest)}: it holds {largest.parameters:,} of {total:,} parameters, "
         "and it is the one 3×3 convolution without batch norm.",

@@ -68,7 +68,7 @@ def page(document: Document) -> str:
     parts = [
         f"<!-- made by `{COMMAND}`: change docs/documents.py or docs/advice.py, not this file -->\n\n# {name}",
         f"The document `{document.reported.source}` reports {document.reported.wording or 'no figures'}. Measured: "
-        f"{inspection.parameters:,} parameters, {inspection.macs:,} MACs an image.",
+        f"{inspection.parameters:,} parameters, {inspection.macs:,} MACs per image.",
         _picture(name, "The network as a row of feature maps"),
         "## Layers",
         _layer_table(document),

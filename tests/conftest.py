@@ -60,7 +60,7 @@ def _own_cache_and_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path_factory:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Tests run one process a core; more threads would only wait for each other."""
+    """Tests run one process per core; more threads would only wait for each other."""
     torch.set_num_threads(1)
 
 

@@ -183,7 +183,7 @@ def test_advice_takes_its_figures_from_the_results(results: Path) -> None:
 def test_advice_on_the_pool_of_pooled_16k_is_measured(results: Path) -> None:
     text = "\n".join(advice(load_document("pooled-16k", results)))
     assert "sees 49 of 121 positions" in text
-    assert "2,505,856 MACs an image, 1,944,320 without it" in text
+    assert "2,505,856 MACs per image, 1,944,320 without it" in text
 
 
 def test_a_worse_recipe_is_no_advice(results: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Digit classifiers under hard limits: designed, trained, proved and shipped.
+"""Design, train, prove and ship digit classifiers under hard limits.
 
 Commands that work with networks are functions of the same name here, which return a record and print nothing. What is
 public is loaded when it is first used, so that `import tinydigits` stays instant.

@@ -23,7 +23,7 @@ def add_model(parser: argparse.ArgumentParser, what: str = OWN_MODEL, default: s
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="D", help="auto, mnist, optdigits, or folder:PATH (default: auto)")
-    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="where the MNIST files lie")
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="directory of the MNIST files")
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    words = "what calculates the steps; native: in C, faster for small networks (default: auto, native if it can)"
+    words = (
+        "what computes the training steps; native: C, faster for small networks (default: auto, native if supported)"
+    )
     parser.add_argument("--backend", choices=("auto", "torch", "native"), help=words)
 
 
@@ -53,12 +55,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """--recipe with what may be changed in it, and --config."""
-    words = "a recipe's name; an unknown name lists the valid ones (default: the model's own)"
+    words = "recipe name; pass an unknown one to list them (default: the model's own)"
     parser.add_argument("--recipe", metavar="R", help=words)
-    parser.add_argument("--epochs", metavar="N", type=int, help="instead of the recipe's")
-    parser.add_argument("--batch-size", metavar="N", type=int, help="instead of the recipe's")
-    parser.add_argument("--learning-rate", metavar="X", type=float, help="instead of the recipe's")
-    words = "run settings, .toml or .json, or a run's config.json"
+    parser.add_argument("--epochs", metavar="N", type=int, help="overrides the recipe's")
+    parser.add_argument("--batch-size", metavar="N", type=int, help="overrides the recipe's")
+    parser.add_argument("--learning-rate", metavar="X", type=float, help="overrides the recipe's")
+    words = "run settings, .toml or .json, or a run's config.json; flags override it"
     parser.add_argument("--config", metavar="FILE", type=Path, help=words)
 
 
@@ -66,9 +68,9 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     """--engine with what belongs to it, and --workers; see `choose_engine`."""
     words = "local: processes of this machine; ray: a Ray cluster (default: local)"
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help=words)
-    words = "of the Ray cluster, HOST:PORT, or auto for that of this machine (default: one on this machine alone)"
+    words = "Ray cluster to use: HOST:PORT, or auto for the one running here (default: start one here)"
     parser.add_argument("--address", metavar="A", help=words)
-    words = "with Ray: train on GPUs, each run with this fraction of one"
+    words = "with Ray: train on GPUs; fraction of a GPU per run"
     parser.add_argument("--gpu-fraction", metavar="X", type=float, help=words)
     parser.add_argument("--workers", metavar="N", type=int, help="runs at once (default: one per core)")
 

@@ -1,9 +1,9 @@
-"""Compare what is reported of a network with what is measured, line by line.
+"""Compare what is reported about a network with what is measured, line by line.
 
-What a document reports; or, with --reported FILE, your own report on any
-network: a TOML file with any of parameters, macs, accuracy, epochs,
-receptive_field, total_mb, batch_norm, dropout, global_pooling,
-single_linear_head (true or false), source, and tables
+Checks what a document reports or, with --reported FILE, your own report.
+FILE is TOML with any of parameters, macs, accuracy, epochs, receptive_field,
+total_mb, batch_norm, dropout, global_pooling, single_linear_head (true or
+false), source, and tables
 
   [[layer]]
   number = 5             # as `tinydigits inspect` numbers the layers

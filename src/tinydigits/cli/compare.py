@@ -1,6 +1,6 @@
 """Is the first study better than the second, by how much, and how sure is that?
 
-Both were evaluated on the same digits. The interval of the difference is a
+Both must have been evaluated on the same digits. The interval of the difference is a
 bootstrap over seeds and digits together.
 
 Example:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", metavar="STUDY", type=Path, help="a directory that `tinydigits prove` has made")
-    parser.add_argument("second", metavar="STUDY", type=Path, help="another")
+    parser.add_argument("second", metavar="STUDY", type=Path, help="the study to compare with")
     add_json(parser)
 
 

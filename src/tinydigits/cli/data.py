@@ -1,6 +1,6 @@
 """Show where the digits are: which directories hold MNIST, and which one is used.
 
-Whatever is found is verified.
+Every file found is verified.
 
 Example:
   tinydigits data --fetch

@@ -1,4 +1,4 @@
-"""Score a model on digits: accuracy, per digit, confusion, worst mistakes.
+"""Evaluate a model: overall and per-digit accuracy, confusion matrix, worst mistakes.
 
 MODEL is a zoo name with shipped weights, a run directory, or a .safetensors
 file with its card beside it. A run directory, or the directory named by

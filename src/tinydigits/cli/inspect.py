@@ -1,7 +1,7 @@
-"""Show a network layer by layer: shapes, cost, receptive field, and traps.
+"""Show a network layer by layer: shapes, cost, receptive field, and pitfalls.
 
 If a document describes the network, its figures are compared with the
-measured ones. A network of your own is run as your code. With --budget, the
+measured ones. Your own network's code is executed. With --budget, the
 clauses that need no training get a verdict, and the exit code is 1 unless all
 are met; those that need training, such as the accuracy, are only listed.
 

@@ -1,6 +1,6 @@
-"""Digit classifiers under hard limits: designed, trained, proved and shipped.
+"""Design, train, prove and ship digit classifiers under hard limits.
 
-Each command has --help with an example. Exit codes: 0 done; 1 a check
+Each command has --help with examples. Exit codes: 0 done; 1 a check
 (budget, parity, audit) failed or could not be made; 2 wrong usage or bad
 input; 130 interrupted.
 
@@ -23,14 +23,14 @@ COMMANDS = {
     "inspect": "a network layer by layer",
     "audit": "what a document reports, against what is measured",
     "train": "train a network",
-    "evaluate": "score trained weights",
+    "evaluate": "evaluate trained weights",
     "prove": "many seeds, one verdict",
     "compare": "is one study better than another?",
-    "search": "find a network that keeps a budget, and prove it",
+    "search": "find a network that meets a budget, and prove it",
     "studies": "list studies and runs; the best under a budget",
-    "report": "one HTML page of a run or a study; of several, a comparison",
+    "report": "HTML report on a run or study, or a comparison of several",
     "predict": "read digits from pictures",
-    "export": "C, ONNX, HTML or a hub folder, with proven parity",
+    "export": "C, ONNX, HTML or a hub folder, checked against PyTorch",
     "serve": "an HTTP server with a page to draw on",
     "data": "where the digits are; fetch and verify them",
     "completion": "let the shell complete names and options",

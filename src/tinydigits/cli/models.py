@@ -1,9 +1,9 @@
 """List the networks of the zoo: size, cost, reported and proven accuracy.
 
-target: the accuracy that a document reports, or that is our goal.
-proven: mean over the seeds of the study whose seed 0 ships, on MNIST.
-95 % interval: of the accuracy on new digits of that kind.
-int8 bytes: of the weights, batch norm folded.
+target: accuracy reported by a document, or our own goal.
+proven: mean accuracy on MNIST over all seeds; seed 0's weights ship.
+95 % interval: for the accuracy on new digits like these.
+int8 bytes: size of the int8 weights with batch norm folded in.
 
 PATTERN selects names, with * and ? as in a shell; quote it.
 

@@ -6,13 +6,13 @@ files.
 
 MODEL is a zoo model with shipped weights (PyTorch is not loaded), a run
 directory, or a .safetensors file with its card beside it. The first word is
-MODEL if it is one of these, or if there is no such file and it does not end
-like a picture; otherwise MODEL is tiny-10k. To read a picture with the name of
+MODEL if it is one of these, or if there is no such file and it has no picture
+extension; otherwise MODEL is tiny-10k. To read a picture with the name of
 a model, write ./tiny-10k.
 
-"No digit" means that there is no ink, or less that looks like a digit than in
-99.5 % of real ones. It is a prediction, not an error. If a picture cannot be
-read, an error is printed, the others are read, and the exit code is 2.
+"No digit": the picture has no ink, or scores below the threshold that 99.5 % of
+real digits pass. It is a prediction, not an error. If a picture cannot be read,
+an error is printed, the others are read, and the exit code is 2.
 
 --json prints a list of {path, rejected, labels: [{label, score}, …], reason,
 error, warning} in the order of the pictures, best label first: all ten labels
@@ -51,7 +51,8 @@ _SHADES = " ░▒▓█"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "tinydigits predict [-h] [--top N] [--show] [--json] [MODEL] PICTURE ..."
-    parser.add_argument("words", nargs="+", metavar="[MODEL] PICTURE", help=f"MODEL (default: {DEFAULT_MODEL}) first")
+    words = f"optional MODEL first (default: {DEFAULT_MODEL})"
+    parser.add_argument("words", nargs="+", metavar="[MODEL] PICTURE", help=words)
     parser.add_argument("--top", type=int, metavar="N", help="the N most probable digits (default: 1; with --json 10)")
     parser.add_argument("--show", action="store_true", help="show what the network sees: 28×28, light ink on black")
     add_json(parser)

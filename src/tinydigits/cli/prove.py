@@ -1,8 +1,9 @@
-r"""Train a network with several seeds, and say what that proves of a budget.
+r"""Train a network with several seeds, and report what this proves about a budget.
 
-One process a core, one thread each, on this machine or on a Ray cluster.
-Rerun the same command after a kill: finished runs are kept, unfinished ones
-resume from their last epoch. Exit code 1 unless the budget is met.
+One process per core, one thread each, on this machine or on a Ray cluster.
+Rerun the same command after an interruption: finished runs are kept,
+unfinished ones resume from their last epoch. Exit code 1 unless the budget is
+met; 0 without a budget.
 
 Example:
   tinydigits prove plain-9k --recipe documented-plain-9k \
@@ -77,7 +78,7 @@ class RunRow:
 
 
 class StudyWatch:
-    """Shows how far the runs of a study have come: a live table on a terminal; a line a finished run elsewhere."""
+    """Shows how far the runs of a study have come: a live table on a terminal; one line per finished run elsewhere."""
 
     def __init__(self, study: "Study", seeds: int, console: "Console") -> None:
         self.study, self.seeds, self.console = study, seeds, console

@@ -1,8 +1,8 @@
-"""Put a run or a study on one HTML page; several are compared on one page.
+"""Write an HTML report on a run or study, or a comparison of several.
 
-A run or a study is its directory. The page loads nothing and runs no script;
-it can be read, printed and handed in. Pictures of digits need the digits: they
-are searched for where the training found them, and nothing is downloaded.
+Name a run or study by its directory. The page loads nothing and runs no
+script; it can be read, printed and handed in. Digit pictures need the dataset,
+which is looked up where training found it; nothing is downloaded.
 
 Example:
   tinydigits report studies/tiny-10k-fast
@@ -19,7 +19,7 @@ from tinydigits.cli.output import print_json, print_plain, stderr_console
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "a directory that train or prove has made, or a study's .json; several are compared with the first"
     parser.add_argument("sources", metavar="RUN|STUDY", nargs="+", type=Path, help=words)
-    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="where the MNIST files lie")
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="directory of the MNIST files")
     words = "the page (default: report.html in the directory; for several, comparison.html here)"
     parser.add_argument("--out", metavar="FILE", type=Path, help=words)
     add_json(parser)

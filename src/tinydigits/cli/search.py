@@ -1,13 +1,13 @@
-r"""Find a network that keeps a budget, and prove it.
+r"""Find a network that meets a budget, and prove it.
 
-Only networks that keep every limit that is known before training are built.
-They are trained for a few epochs, the promising ones further, and compared on
-the validation digits. The smallest whose accuracy is above the budget's by a
-margin is chosen; if there is none, the most accurate. It is then proved as
-`prove` does.
+Only networks that meet every limit that can be checked before training are
+built. They are trained for a few epochs, the promising ones further, and
+compared on the validation digits. The smallest that exceeds the required
+accuracy by a margin is chosen; if there is none, the most accurate. It is then
+proved as `prove` does.
 
-Rerun the same command after a kill to resume, or run it several times at once
-to work on one search together. Exit code 1 unless the budget is met. Needs the
+Rerun the same command after an interruption to resume, or run it several times
+at once to share one search. Exit code 1 unless the budget is met. Requires the
 extra: pip install "tinydigits[search]"
 
 Example:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "time for trials, without the proof (default: 30)"
     parser.add_argument("--minutes", metavar="X", type=float, default=30.0, help=words)
     parser.add_argument("--trials", metavar="N", type=int, help="at most N networks (default: as many as time allows)")
-    parser.add_argument("--seeds", metavar="N", type=int, default=5, help="of the proof, 0 to N-1 (default: 5)")
+    parser.add_argument("--seeds", metavar="N", type=int, default=5, help="seeds 0 to N-1 for the proof (default: 5)")
     add_data(parser)
     add_engine(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, help="default: studies/search-BUDGET")

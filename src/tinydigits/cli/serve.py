@@ -1,8 +1,8 @@
-"""Serve the networks over HTTP: a page to draw on at /, and an interface for programs.
+"""Serve the networks over HTTP: a page to draw on at /, and an HTTP API.
 
 POST /predict takes PNG or JPEG pictures of any size up to a million pixels, POST
-/v2/models/NAME/infer takes tensors by the Open Inference Protocol; /docs shows
-the whole interface. The server listens on this machine alone and keeps nothing
+/v2/models/NAME/infer takes tensors following the Open Inference Protocol; /docs
+shows the whole API. The server listens on this machine alone and keeps nothing
 that it is sent. When its queue is full, it rejects requests (503). It prints its
 address on stdout, and a line of JSON for each request on stderr.
 
@@ -12,7 +12,7 @@ it once, in a process of its own). The other zoo models are served, too.
 
 Ctrl-C or SIGTERM stops the server after it has finished what it has accepted.
 
-Needs the extra: pip install "tinydigits[serve]"
+Requires the extra: pip install "tinydigits[serve]"
 
 Example:
   tinydigits serve
@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--waiting", metavar="N", type=int, help=words)
     words = "accept a --host at which other machines can connect"
     parser.add_argument("--allow-remote", action="store_true", help=words)
-    parser.add_argument("--token", metavar="T", help=f"token that requests need (better: the variable {_TOKEN})")
+    words = f"token that requests need (prefer the environment variable {_TOKEN})"
+    parser.add_argument("--token", metavar="T", help=words)
     words = "let scripts of this web site read responses"
     parser.add_argument("--cors", metavar="ORIGIN", action="append", default=[], help=words)
     parser.add_argument("--quiet", action="store_true", help="no access log")

@@ -3,7 +3,8 @@
 A run counts as a study of one seed; runs that belong to a study are listed only
 with --runs. Files that cannot be read are named on stderr and left out.
 
---budget B keeps what is within B's limits and structure, each with its verdict.
+--budget B lists only what is within B's limits and has its structure, each
+with its verdict.
 --best N ranks by the lower bound of the mean over seeds, which needs three of
 them, so that no lucky run comes first.
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="PATTERN", help="only matching models, with * and ? as in a shell; quote it")
     parser.add_argument("--recipe", metavar="PATTERN", help="only matching recipes")
     parser.add_argument("--data", metavar="PATTERN", help="only matching digits, such as mnist or 'folder:*'")
-    parser.add_argument("--split", choices=("val", "test"), help="only evaluated on this split")
+    parser.add_argument("--split", choices=("val", "test"), help="only those evaluated on this split")
     parser.add_argument("--verdict", choices=OUTCOMES, help="only with this verdict")
     parser.add_argument("--budget", metavar="B", help="only within this budget's limits, with its verdict")
     words = f"{', '.join(_SORT_KEYS)} (default: path; lower-bound with --best or --budget)"

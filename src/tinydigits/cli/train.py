@@ -1,11 +1,12 @@
 """Train a network and leave a run directory with its weights, curves and result.
 
-Without arguments: tiny-10k with the recipe `fast`, on MNIST if it can be had.
-Ctrl-C finishes the step and saves; --resume continues to the very same weights.
---budget rejects what cannot keep it before training, and gives a verdict after
-it: exit code 1 when a clause failed or was not judged.
+Without arguments: tiny-10k with the recipe `fast`, on MNIST if available.
+Ctrl-C finishes the current step and saves; --resume ends with bit-identical
+weights. With --budget, a network that cannot meet it is rejected before
+training; otherwise the run gets a verdict, and the exit code is 1 if a clause
+failed or was not judged.
 
---find-lr trains a short while at growing learning rates, suggests one, and
+--find-lr trains briefly at increasing learning rates, suggests one, and
 leaves learning_rate.png and .json in a directory of its own.
 
 Example:
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_recipe(parser)
     options.add_data(parser)
     options.add_split(parser)
-    words = "of weights, shuffling, augmentation, dropout (default: 0)"
+    words = "random seed for weights, shuffling, augmentation, dropout (default: 0)"
     parser.add_argument("--seed", metavar="S", type=int, help=words)
     options.add_device(parser)
     options.add_backend(parser)
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, help="a new directory (default: the next runs/MODEL-NNN)")
     parser.add_argument("--resume", metavar="DIR", type=Path, help="resume the run in DIR")
     parser.add_argument("--find-lr", action="store_true", help="do not train: suggest a learning rate")
-    words = "also write RUN/tensorboard: scalars, graph, pictures (takes the extra `tensorboard`)"
+    words = "also write RUN/tensorboard: scalars, graph, pictures (requires the extra `tensorboard`)"
     parser.add_argument("--tensorboard", action="store_true", help=words)
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     options.add_json(parser)
@@ -147,7 +148,7 @@ def _announce(training: "Run", console: "Console") -> None:
 
 
 def _train(training: "Run", console: "Console", interrupted: list[int], board: "SummaryWriter | None") -> bool:
-    """Train to the end with a line an epoch; False when it was interrupted (and saved)."""
+    """Train to the end with one line per epoch; False when it was interrupted (and saved)."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tinydigits.training.run import run_epochs, save_run

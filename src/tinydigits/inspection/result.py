@@ -248,7 +248,7 @@ def _layer_table(inspection: Inspection) -> Table:
 def _print_rest(inspection: Inspection, console: Console) -> None:
     """All that follows the table."""
     console.print(f"Total parameters: {inspection.parameters:,}")
-    console.print(f"MACs an image: {inspection.macs:,} (convolutions and linear layers)")
+    console.print(f"MACs per image: {inspection.macs:,} (convolutions and linear layers)")
     for label, megabytes in inspection.memory.lines():
         console.print(f"{label}: {megabytes:.2f}")
     for label, size in (

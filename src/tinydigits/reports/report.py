@@ -32,7 +32,7 @@ def report(
             first.
         out: The file, or a directory for it; None: report.html in the directory of a single source, comparison.html in
             the current directory for several.
-        data_dir: Where the MNIST files lie, if not where the training found them.
+        data_dir: Directory of the MNIST files, if not where the training found them.
 
     Raises:
         ConfigError: there is no source, or there are too many, or `out` is in no directory.

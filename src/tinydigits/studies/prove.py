@@ -104,7 +104,7 @@ def prove(
 ) -> ProofResult:
     """Train `config` with the seeds 0 to `seeds` − 1, and say what that proves of `budget`.
 
-    Rerun it after a kill: finished runs are kept, unfinished ones resume from their last epoch.
+    Rerun it after an interruption: finished runs are kept, unfinished ones resume from their last epoch.
 
     Args:
         config: What every run trains, but for the seed.

@@ -59,7 +59,7 @@ def evaluated_alike(rows: Sequence[StudyRow]) -> bool:
 
 
 def under_budget(rows: Iterable[StudyRow], budget: "Budget") -> tuple[list[StudyRow], list[StudyRow]]:
-    """The rows that keep the limits and the structure of a budget, each with its verdict; and those that are unknown.
+    """The rows within the limits and structure of a budget, each with its verdict; and those that are unknown.
 
     A network of the zoo is built and inspected if the budget limits more than is recorded. A user's own code is not run
     for this: what an earlier verdict said of the same clause counts, and without one the network is unknown.

@@ -77,7 +77,7 @@ class Recipe:
         if self.epochs < 1:
             raise ConfigError(f"epochs = {self.epochs}: a run has at least 1 epoch.")
         if self.batch_size < 2:
-            raise ConfigError(f"batch_size = {self.batch_size}: batch norm needs at least 2 digits a batch.")
+            raise ConfigError(f"batch_size = {self.batch_size}: batch norm needs at least 2 digits per batch.")
         between("label_smoothing", self.label_smoothing, 0, 1, top_open=True)
         between("ema_decay", self.ema_decay, 0, 1, top_open=True)
 

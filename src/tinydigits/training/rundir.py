@@ -76,7 +76,7 @@ def read_config(run: Path) -> tuple[RunConfig, tuple[str, ...]]:
 
 
 def write_metrics(run: Path, epochs: Sequence[Epoch]) -> None:
-    """Replace `metrics.jsonl`: one line an epoch."""
+    """Replace `metrics.jsonl`: one line per epoch."""
     write_bytes(run / "metrics.jsonl", b"".join(msgspec.json.encode(epoch) + b"\n" for epoch in epochs))
 
 
@@ -90,7 +90,7 @@ def read_result(run: Path, hint: str) -> RunResult:
 
 
 def append_batches(run: Path, first_step: int, losses: list[float], correct: list[int], sizes: list[int]) -> None:
-    """Add a line a batch: step (from 1, over the whole run), loss, accuracy."""
+    """Add one line per batch: step (from 1, over the whole run), loss, accuracy."""
     lines = [
         msgspec.json.encode(BatchLog(step=step, loss=loss, accuracy=round(right / size, 6))).decode()
         for step, (loss, right, size) in enumerate(zip(losses, correct, sizes, strict=True), first_step + 1)

@@ -1,4 +1,4 @@
-"""A run for TensorBoard: graph, scalars of every batch and epoch, pictures. It takes the extra `tensorboard`.
+"""A run for TensorBoard: graph, scalars of every batch and epoch, pictures. It requires the extra `tensorboard`.
 
 What is shown comes from the run directory, so a resumed run is shown whole, and nothing twice.
 """

@@ -192,7 +192,7 @@ def test_the_start_lies_in_the_space() -> None:
 def test_what_nothing_can_keep_is_named_with_the_nearest(limits: Mapping[str, Any], sentences: list[str]) -> None:
     with pytest.raises(BudgetError) as caught:
         reject_impossible(Budget("odd", **limits))
-    assert "keeps the budget odd, so nothing was trained" in str(caught.value)
+    assert "meets the budget odd, so nothing was trained" in str(caught.value)
     assert [part for part in sentences if part not in str(caught.value)] == []
     assert caught.value.exit_code == 1
 

@@ -1,4 +1,4 @@
-"""Jobs in processes of this machine: one process a core, with one thread each.
+"""Jobs in processes of this machine: one process per core, with one thread each.
 
 Two one-thread processes train more than one process with two threads (results/studies.json has the figure).
 A worker keeps its imports and digits from run to run. A worker that dies is replaced, and the new one resumes its run

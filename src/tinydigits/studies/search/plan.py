@@ -104,7 +104,7 @@ def plan_search(
     takes part.
 
     Raises:
-        BudgetError: no network that the search can build keeps the budget.
+        BudgetError: no network that the search can build meets the budget.
         DataError: the digits are missing or damaged.
     """
     reject_impossible(budget)

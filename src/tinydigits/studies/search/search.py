@@ -1,4 +1,4 @@
-"""`search`: find a network that keeps a budget, and prove it."""
+"""`search`: find a network that meets a budget, and prove it."""
 
 import os
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def search(
     out: str | os.PathLike[str] | None = None,
     watch: SearchWatch | None = None,
 ) -> SearchResult:
-    """Try networks that keep a budget, choose one on validation digits, and prove it on the test digits.
+    """Try networks that meet a budget, choose one on validation digits, and prove it on the test digits.
 
     Networks are trained for a few epochs, the promising ones further. The smallest whose accuracy is above the budget's
     by a margin is chosen; if there is none, the most accurate. The same call resumes the search, and several processes
@@ -63,7 +63,7 @@ def search(
         watch: Follows the search.
 
     Raises:
-        BudgetError: no network that the search can build keeps the budget; nothing is trained or written.
+        BudgetError: no network that the search can build meets the budget; nothing is trained or written.
         ToolMissingError: the extra `search` is not installed.
     """
     limits = Limits(minutes, trials)

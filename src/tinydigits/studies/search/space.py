@@ -171,7 +171,7 @@ def _with_visible_dropout(design: Design) -> Design:
 
 
 def fit(shape: Shape, budget: Budget, epochs: int, tally: Tally) -> Design | None:
-    """The widest network of a shape that keeps the budget, or a narrower one by its `size`; None: no width keeps it.
+    """The widest network of a shape that meets the budget, or a narrower one by its `size`; None: no width keeps it.
 
     Costs grow with the width, so bisection finds the widest: it costs about nine candidates.
     """
@@ -200,7 +200,7 @@ def fit(shape: Shape, budget: Budget, epochs: int, tally: Tally) -> Design | Non
 
 
 def reject_impossible(budget: Budget) -> None:
-    """Check that some network of the space keeps the budget.
+    """Check that some network of the space meets the budget.
 
     Raises:
         BudgetError: none does; it names the limits that are broken, and the nearest that can be met.
@@ -225,7 +225,7 @@ def reject_impossible(budget: Budget) -> None:
             "`tinydigits prove`."
         )
     raise BudgetError(
-        f"No network that the search can build keeps the budget {budget.name}, so nothing was trained. "
+        f"No network that the search can build meets the budget {budget.name}, so nothing was trained. "
         f"The nearest:{sentences}\n{' '.join(hints)}"
     )
 
