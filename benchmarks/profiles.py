@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from benchmarks.steps import digits, our_epochs
 from tinydigits.models.layers import Dropout
 from tinydigits.records import Epoch
-from tinydigits.training.backends.native.network import Slice
+from tinydigits.training.backends.native.network import BatchSlice
 from tinydigits.training.backends.torch import TorchBackend
 from tinydigits.training.optim import FusedOptimizer
 from tinydigits.training.recipes import get_recipe
@@ -114,13 +114,13 @@ def _native_seconds(network: str, steps: int) -> tuple[Seconds, float]:
     def timed_calls(calls: list[Any]) -> list[Any]:
         return [timed(kind_of(call.func.__name__) or "forward", call) for call in calls]
 
-    prepare, forward = Slice.__init__, Slice.forward
+    prepare, forward = BatchSlice.__init__, BatchSlice.forward
 
-    def prepared(part: Slice, *arguments: Any) -> None:
+    def prepared(part: BatchSlice, *arguments: Any) -> None:
         prepare(part, *arguments)
         part.forward_calls, part.backward_calls = map(timed_calls, (part.forward_calls, part.backward_calls))
 
-    def loaded(part: Slice, *arguments: Any) -> Any:
+    def loaded(part: BatchSlice, *arguments: Any) -> Any:
         before = sum(seconds.values())
         start = time.perf_counter()
         result = forward(part, *arguments)
@@ -128,8 +128,8 @@ def _native_seconds(network: str, steps: int) -> tuple[Seconds, float]:
         return result
 
     with ExitStack() as stack:
-        stack.enter_context(patch.object(Slice, "__init__", prepared))
-        stack.enter_context(patch.object(Slice, "forward", loaded))
+        stack.enter_context(patch.object(BatchSlice, "__init__", prepared))
+        stack.enter_context(patch.object(BatchSlice, "forward", loaded))
         stack.enter_context(patch.object(FusedOptimizer, "step", timed("optimiser", FusedOptimizer.step)))
         records = _records(network, "native", steps)
         _epoch(records)

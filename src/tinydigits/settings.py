@@ -66,13 +66,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {' or '.join(found)}?" if found else f"Known here: {', '.join(names)}."
 
 
-def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+def check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raise a `ConfigError` unless the value is one of the `known`."""
     if value not in known:
         raise ConfigError(f"{name} = {value!r}: must be one of {', '.join(known)}.")
 
 
-def between(name: str, value: float, low: float, high: float, *, top_open: bool = False) -> None:
+def check_between(name: str, value: float, low: float, high: float, *, top_open: bool = False) -> None:
     """Raise a `ConfigError` unless the value is in [low, high], or in [low, high) when `top_open`; NaN never is."""
     if not (low <= value < high if top_open else low <= value <= high):
         rule = f"at least {low:g} and below {high:g}" if top_open else f"from {low:g} to {high:g}"
@@ -83,7 +83,7 @@ def check_fraction(name: str, value: float) -> None:
     """Raise a `ConfigError` unless the value is in [0, 1]; of a percentage it says which fraction was meant."""
     if 1 < value <= 100:
         raise ConfigError(f"{name} = {value:g}: this is a fraction; write {value / 100:g}.")
-    between(name, value, 0, 1)
+    check_between(name, value, 0, 1)
 
 
 def _convert(hint: Any, value: Any, source: str, name: str) -> Any:

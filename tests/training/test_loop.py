@@ -14,7 +14,7 @@ from tinydigits.models.layers import Dropout
 from tinydigits.records import Epoch
 from tinydigits.training.config import Optimizer, Recipe, Schedule
 from tinydigits.training.device import to_memory_format
-from tinydigits.training.loop import Digits, Step, Task, averaged_weights, fit, start_state
+from tinydigits.training.loop import Digits, Step, Task, ema_weights, fit, start_state
 from tinydigits.training.rng import derive_seed, epoch_matrices, step_seeds
 
 RECIPE = Recipe(
@@ -110,7 +110,7 @@ def test_the_memory_format_changes_only_the_order_of_sums() -> None:
     ("count", "batch_size", "steps"), [(64, 16, 4), (65, 16, 4), (66, 16, 5), (3, 16, 1), (1, 16, 1)]
 )
 def test_a_single_digit_makes_no_batch(count: int, batch_size: int, steps: int) -> None:
-    assert task_to_learn(replace(RECIPE, batch_size=batch_size), count=count).steps == steps
+    assert task_to_learn(replace(RECIPE, batch_size=batch_size), count=count).steps_per_epoch == steps
 
 
 def test_augmentation_ends_before_the_last_epochs() -> None:
@@ -143,11 +143,11 @@ def test_the_average_is_judged_and_the_weights_come_back() -> None:
     state = start_state(_network(), task)
     for _ in fit(task, state):
         pass
-    assert state.average is not None
+    assert state.ema is not None
     own = {name: value.clone() for name, value in state.model.state_dict().items()}
-    with averaged_weights(state):
+    with ema_weights(state):
         held = state.model.state_dict()
-        assert all(torch.equal(held[name], value) for name, value in state.average.items())
+        assert all(torch.equal(held[name], value) for name, value in state.ema.items())
         assert any(not torch.equal(held[name], value) for name, value in own.items())
     assert all(torch.equal(state.model.state_dict()[name], value) for name, value in own.items())
 

@@ -58,7 +58,7 @@ def _native_step(model: nn.Module, images: Tensor, labels: Tensor, threads: int 
         return weight * F.cross_entropy(logits, labels)
 
     model.zero_grad()
-    NativeBackend(model, NORMALIZATION, loss, threads)(images, labels, None)
+    NativeBackend(model, NORMALIZATION, loss, threads).compute_gradients(images, labels, None)
     return _figures(model, seen[0])
 
 

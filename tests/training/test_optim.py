@@ -14,8 +14,8 @@ from tinydigits.training.optim import (
     learning_rate_factor,
     make_optimizer,
     set_learning_rate,
-    start_average,
-    update_average,
+    start_ema,
+    update_ema,
 )
 
 
@@ -71,14 +71,14 @@ def test_cosine_is_a_half_way_down_in_the_middle() -> None:
 
 def test_the_average_follows_its_formula() -> None:
     model = nn.BatchNorm1d(1)
-    average = start_average(model)
+    average = start_ema(model)
     expected = 1.0
     for step in range(1, 200):
         with torch.no_grad():
             model.weight.fill_(step)
             assert model.num_batches_tracked is not None
             model.num_batches_tracked.fill_(step)
-        update_average(average, model.state_dict(), 0.9, step)
+        update_ema(average, model.state_dict(), 0.9, step)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
     assert math.isclose(average["weight"].item(), expected, rel_tol=1e-5)

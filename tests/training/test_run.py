@@ -133,12 +133,12 @@ def test_a_run_of_the_zoo_stopped_within_an_epoch_resumes_to_the_same_bits(undis
 def _check_resume(config: RunConfig, undisturbed: Path, tmp_path: Path, stop_at: int) -> None:
     run = start_run(config, tmp_path / "run")
     for _ in run_epochs(run):
-        if run.state.step == stop_at:
+        if run.state.steps_done == stop_at:
             save_run(run)
             break
     torch.manual_seed(999)  # nothing may hang on what happened in between
     resumed = resume_run(tmp_path / "run")
-    assert resumed.state.step == stop_at
+    assert resumed.state.steps_done == stop_at
     for _ in run_epochs(resumed):
         pass
     finish_run(resumed)
@@ -246,7 +246,7 @@ def test_a_full_disk_is_a_sentence_and_the_last_state_stays(small_disk: Path) ->
             pass
     assert not list((small_disk / "run").glob(".*"))  # nothing half-written
     (small_disk / "filler").unlink()
-    assert resume_run(small_disk / "run").state.step == 6
+    assert resume_run(small_disk / "run").state.steps_done == 6
 
 
 def test_a_disk_too_full_to_begin_leaves_nothing(small_disk: Path) -> None:

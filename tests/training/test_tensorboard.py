@@ -67,7 +67,7 @@ def test_a_run_that_goes_on_is_shown_whole_and_nothing_twice(tmp_path: Path) -> 
     path = tmp_path / "run"
     started = start_run(RunConfig("plain-9k", get_recipe("fast"), data="optdigits"), path)
     for _ in run_epochs(started):
-        if started.state.step == 15:  # in the second epoch of 12 steps
+        if started.state.steps_done == 15:  # in the second epoch of 12 steps
             save_run(started)
             break
     resumed = resume_run(path)

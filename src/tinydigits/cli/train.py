@@ -21,6 +21,7 @@ import argparse
 import shlex
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,16 +118,18 @@ def _verdict_text(training: "Run", verdict: Verdict) -> str:
 
 
 def _reject_conflicts_with_resume(arguments: argparse.Namespace) -> None:
-    beside = ("quiet", "json", "resume", "command", "budget", "data_dir", "tensorboard")
-    if given := ", ".join(options.given_options(arguments, beside)):
+    allowed = ("quiet", "json", "resume", "command", "budget", "data_dir", "tensorboard")
+    if given := ", ".join(options.given_options(arguments, allowed)):
         raise ConfigError(f"--resume continues the run as it was begun, so {given} cannot be changed. Omit that.")
 
 
 def _reject_conflicts_with_find_lr(arguments: argparse.Namespace) -> None:
     given = options.given_options(arguments, ())
-    beside = [name for name in ("--resume", "--budget", "--tensorboard", "--learning-rate") if name in given]
-    if beside:
-        raise ConfigError(f"--find-lr trains nothing that is kept, so {', '.join(beside)} has no effect. Omit that.")
+    conflicting = ", ".join(
+        name for name in ("--resume", "--budget", "--tensorboard", "--learning-rate") if name in given
+    )
+    if conflicting:
+        raise ConfigError(f"--find-lr trains nothing that is kept, so {conflicting} has no effect. Omit that.")
 
 
 def _announce(training: "Run", console: "Console") -> None:
@@ -147,24 +150,24 @@ def _announce(training: "Run", console: "Console") -> None:
     print_plain(console, "\n".join(lines))
 
 
-def _train(training: "Run", console: "Console", interrupted: list[int], board: "SummaryWriter | None") -> bool:
+def _train(training: "Run", console: "Console", interrupted: threading.Event, board: "SummaryWriter | None") -> bool:
     """Train to the end with one line per epoch; False when it was interrupted (and saved)."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tinydigits.training.run import run_epochs, save_run
     from tinydigits.training.tensorboard import note_epoch
 
-    total = training.config.recipe.epochs * training.task.steps
+    total = training.config.recipe.epochs * training.task.steps_per_epoch
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("left"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("training", total=total, completed=training.state.step)
+        bar_task = bar.add_task("training", total=total, completed=training.state.steps_done)
         for record in run_epochs(training):
             if isinstance(record, Epoch):
                 bar.console.print(_epoch_line(record, training), soft_wrap=True)
                 if board is not None:
                     note_epoch(board, training, record)
-            bar.update(task, completed=training.state.step)
-            if interrupted and training.state.step < total:
+            bar.update(bar_task, completed=training.state.steps_done)
+            if interrupted.is_set() and training.state.steps_done < total:
                 save_run(training)
                 return False
     return True
@@ -182,18 +185,18 @@ def _epoch_line(record: Epoch, training: "Run") -> str:
 
 
 @contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """A list that holds the signal once Ctrl-C or a polite kill has come; the second Ctrl-C stops at once."""
-    received: list[int] = []
+def _interruptible() -> Iterator[threading.Event]:
+    """It is set once Ctrl-C or a polite kill has come; the second Ctrl-C stops at once."""
+    interrupted = threading.Event()
 
-    def note(number: int, _frame: object) -> None:
-        if received:
+    def note(_number: int, _frame: object) -> None:
+        if interrupted.is_set():
             raise KeyboardInterrupt
-        received.append(number)
+        interrupted.set()
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield received
+        yield interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

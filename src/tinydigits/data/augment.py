@@ -74,7 +74,7 @@ def augmented_variants(
 
 
 def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Resample float images [N, C, H, W], each once by a random affine matrix. Same shape and memory format out.
+    """For previews: float images [N, C, H, W], each resampled once by a random affine matrix.
 
     Pixels from outside repeat the border, which is background in a centred digit. The generator is on the CPU, so that
     the same seed gives the same matrices on every device.
@@ -89,10 +89,7 @@ def resample(images: Tensor, matrices: Tensor) -> Tensor:
 
 
 def random_matrices(count: int, size: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Affine matrices [N, 2, 3] from output to input coordinates (−1…1): rotation · shear · scale, then shift.
-
-    `size` is the side of the pictures, in pixels.
-    """
+    """For previews: `count` random affine matrices; training draws those of an epoch (`rng.epoch_matrices`)."""
     return affine_matrices(affine_numbers(count, generator), size, augmentation)
 
 
@@ -102,7 +99,10 @@ def affine_numbers(count: int, generator: torch.Generator) -> Tensor:
 
 
 def affine_matrices(numbers: Tensor, size: int, augmentation: Augmentation) -> Tensor:
-    """The affine matrices [N, 2, 3] that such numbers [7, N] stand for."""
+    """The affine matrices [N, 2, 3] that such numbers [7, N] stand for, for pictures of `size` × `size` pixels.
+
+    From output to input coordinates (−1…1): rotation · shear · scale, then shift.
+    """
     symmetric = numbers * 2 - 1
     angle = symmetric[0] * math.radians(augmentation.rotation_degrees)
     shear = torch.tan(symmetric[1] * math.radians(augmentation.shear_degrees))

@@ -19,7 +19,7 @@ from tinydigits.inspection.design_cost import DesignFacts
 from tinydigits.inspection.result import BudgetCheck, Inspection
 from tinydigits.models.registry import Target
 from tinydigits.records import LAST3, Clause, Outcome
-from tinydigits.settings import build, check_fraction, nearest, one_of, read_settings
+from tinydigits.settings import build, check_fraction, check_one_of, nearest, read_settings
 
 NUMBER_FORMATS = ("float32", "int8")
 ACCURACIES = ("final", "last3")
@@ -81,8 +81,8 @@ class Budget:
         here = f"budget {self.name}: "
         if self.dataset not in ("mnist", "optdigits") and not self.dataset.startswith("folder:"):
             raise ConfigError(f"{here}dataset = {self.dataset!r}: must be mnist, optdigits or folder:PATH.")
-        one_of(f"{here}number_format", self.number_format, NUMBER_FORMATS)
-        one_of(f"{here}accuracy_of", self.accuracy_of, ACCURACIES)
+        check_one_of(f"{here}number_format", self.number_format, NUMBER_FORMATS)
+        check_one_of(f"{here}accuracy_of", self.accuracy_of, ACCURACIES)
         limits = {key: value for key, value in vars(self).items() if key.startswith("max_") and value is not None}
         for key, limit in limits.items():
             if limit < 1:

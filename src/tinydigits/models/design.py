@@ -24,7 +24,7 @@ from torch import nn
 
 from tinydigits.errors import ConfigError
 from tinydigits.models.layers import Dropout
-from tinydigits.settings import between, build, one_of, read_settings
+from tinydigits.settings import build, check_between, check_one_of, read_settings
 
 Pool = Literal["none", "max", "average"]
 
@@ -58,10 +58,10 @@ class Block:
     pool: Pool = "none"
 
     def __post_init__(self) -> None:
-        between("channels", self.channels, 1, _WIDEST)
-        between("kernel", self.kernel, 1, SIDE)
-        between("times", self.times, 1, _MOST_TIMES)
-        one_of("pool", self.pool, POOLS)
+        check_between("channels", self.channels, 1, _WIDEST)
+        check_between("kernel", self.kernel, 1, SIDE)
+        check_between("times", self.times, 1, _MOST_TIMES)
+        check_one_of("pool", self.pool, POOLS)
         if self.padding and self.kernel % 2 == 0:
             raise ConfigError(f"kernel = {self.kernel}: padding keeps a map's size only if the kernel is odd. Use 3.")
 
@@ -92,8 +92,8 @@ class Design:
     def __post_init__(self) -> None:
         if not self.blocks:
             raise ConfigError("a design needs at least one block. Add [[blocks]] with channels = 8.")
-        one_of("head", self.head, HEADS)
-        between("dropout", self.dropout, 0, 1, top_open=True)
+        check_one_of("head", self.head, HEADS)
+        check_between("dropout", self.dropout, 0, 1, top_open=True)
         _ = self.uses  # checks that every map is large enough
 
     @cached_property

@@ -13,7 +13,7 @@ from torch import nn
 from tinydigits.errors import ConfigError
 from tinydigits.models.layers import Dropout, Residual, conv1x1, conv3x3
 from tinydigits.models.registry import Reported, register
-from tinydigits.settings import between
+from tinydigits.settings import check_between
 
 _WIDEST = 1024  # channels that an option allows; more is a typing error, and would not fit in memory
 
@@ -146,8 +146,8 @@ def plain_9k(batch_norm: bool = False, dropout: float = 0.0, padding: int = 0) -
     Raises:
         ConfigError: `dropout` is no rate, or `padding` not 0 or 1.
     """
-    between("dropout", dropout, 0, 1, top_open=True)
-    between("padding", padding, 0, 1)
+    check_between("dropout", dropout, 0, 1, top_open=True)
+    check_between("padding", padding, 0, 1)
 
     def block(in_channels: int, out_channels: int) -> list[nn.Module]:
         norm = [nn.BatchNorm2d(out_channels)] if batch_norm else []

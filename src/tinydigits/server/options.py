@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass
 
 from tinydigits.errors import ServeError
-from tinydigits.settings import between
+from tinydigits.settings import check_between
 
 WAITING = 24  # requests; at 1,000 a second they wait for 24 milliseconds
 
@@ -25,9 +25,9 @@ class Options:
     quiet: bool = False  # no access log
 
     def __post_init__(self) -> None:
-        between("--port", self.port, 0, 65_535)
-        between("--workers", self.workers, 1, 64)
-        between("--waiting", self.waiting, 1, 10_000)
+        check_between("--port", self.port, 0, 65_535)
+        check_between("--workers", self.workers, 1, 64)
+        check_between("--waiting", self.waiting, 1, 10_000)
         if self.token is not None and not (self.token and self.token.isascii() and self.token.isprintable()):
             raise ServeError("the token is empty or holds characters other than printable ASCII. Choose another one.")
         if not self.allow_remote and not _is_loopback(self.host):

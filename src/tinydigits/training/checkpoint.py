@@ -28,7 +28,7 @@ def save_state(state: TrainingState, path: Path, identity: Mapping[str, str | No
     header = {
         "schema": SCHEMA,
         "identity": dict(identity),
-        "step": state.step,
+        "step": state.steps_done,
         "epoch_seconds": state.epoch_seconds,
         "epochs": [epoch.as_dict() for epoch in state.epochs],
     }
@@ -59,7 +59,7 @@ def load_state(state: TrainingState, path: Path, identity: Mapping[str, str | No
             f"{path} was saved with other {changed[0]} than found now, so the run cannot resume. Restore the same "
             "(`tinydigits data` says which digits are found where), or train again."
         )
-    state.step, state.epoch_seconds, state.epochs = step, seconds, epochs
+    state.steps_done, state.epoch_seconds, state.epochs = step, seconds, epochs
     _prime(state)
     wanted = _tensors(state)
     if wanted.keys() != saved.keys() or any(wanted[n].shape != saved[n].shape for n in wanted):
@@ -71,7 +71,7 @@ def load_state(state: TrainingState, path: Path, identity: Mapping[str, str | No
 
 def _prime(state: TrainingState) -> None:
     """Let a first step make the optimiser's buffers; what it changes is overwritten by the saved tensors."""
-    if state.step:
+    if state.steps_done:
         for parameter in state.model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         state.optimizer.step()
@@ -81,8 +81,8 @@ def _prime(state: TrainingState) -> None:
 def _tensors(state: TrainingState) -> dict[str, Tensor]:
     """Every tensor of the state by name. They use the memory of the state, where they can."""
     tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
-    if state.average is not None:
-        tensors |= {f"average.{name}": value for name, value in state.average.items()}
+    if state.ema is not None:
+        tensors |= {f"average.{name}": value for name, value in state.ema.items()}
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     for index, parameter in enumerate(parameters):
         for name, value in state.optimizer.state.get(parameter, {}).items():

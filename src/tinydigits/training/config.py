@@ -9,7 +9,7 @@ from typing import Literal
 from tinydigits.data.augment import Augmentation
 from tinydigits.data.dataset import SPLITS
 from tinydigits.errors import ConfigError
-from tinydigits.settings import between, build, one_of
+from tinydigits.settings import build, check_between, check_one_of
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "step", "cosine", "one_cycle")
@@ -28,11 +28,11 @@ class Optimizer:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        one_of("optimizer.name", self.name, OPTIMIZERS)
+        check_one_of("optimizer.name", self.name, OPTIMIZERS)
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ConfigError(f"optimizer.learning_rate = {self.learning_rate}: must be greater than 0; try 0.01.")
-        between("optimizer.momentum", self.momentum, 0, 1, top_open=True)
-        between("optimizer.weight_decay", self.weight_decay, 0, 1)
+        check_between("optimizer.momentum", self.momentum, 0, 1, top_open=True)
+        check_between("optimizer.weight_decay", self.weight_decay, 0, 1)
         if self.nesterov and not self.momentum:
             raise ConfigError("optimizer.nesterov needs optimizer.momentum above 0.")
 
@@ -52,10 +52,10 @@ class Schedule:
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        one_of("schedule.name", self.name, SCHEDULES)
-        between("schedule.warmup", self.warmup, 0, 1, top_open=True)
-        between("schedule.final", self.final, 0, 1)
-        between("schedule.factor", self.factor, 0, 1)
+        check_one_of("schedule.name", self.name, SCHEDULES)
+        check_between("schedule.warmup", self.warmup, 0, 1, top_open=True)
+        check_between("schedule.final", self.final, 0, 1)
+        check_between("schedule.factor", self.factor, 0, 1)
         if self.step_epochs < 1:
             raise ConfigError(f"schedule.step_epochs = {self.step_epochs}: must be at least 1.")
 
@@ -78,8 +78,8 @@ class Recipe:
             raise ConfigError(f"epochs = {self.epochs}: a run has at least 1 epoch.")
         if self.batch_size < 2:
             raise ConfigError(f"batch_size = {self.batch_size}: batch norm needs at least 2 digits per batch.")
-        between("label_smoothing", self.label_smoothing, 0, 1, top_open=True)
-        between("ema_decay", self.ema_decay, 0, 1, top_open=True)
+        check_between("label_smoothing", self.label_smoothing, 0, 1, top_open=True)
+        check_between("ema_decay", self.ema_decay, 0, 1, top_open=True)
 
     @property
     def augmented_epochs(self) -> int:
@@ -108,13 +108,13 @@ class RunConfig:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        one_of("split", self.split, SPLITS)
-        one_of("device", self.device, DEVICES)
+        check_one_of("split", self.split, SPLITS)
+        check_one_of("device", self.device, DEVICES)
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"seed = {self.seed}: must be a whole number from 0 to {2**31 - 1}.")
         if self.threads < 1:
             raise ConfigError(f"threads = {self.threads}: must be at least 1.")
-        one_of("backend", self.backend, BACKENDS)
+        check_one_of("backend", self.backend, BACKENDS)
         if self.backend == "native" and self.device not in ("auto", "cpu"):
             raise ConfigError(
                 f"backend = 'native' with device {self.device!r}: it works on the CPU. Omit --device or --backend."

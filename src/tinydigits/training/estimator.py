@@ -17,7 +17,7 @@ from tinydigits.errors import ArrayError, BlankPictureError
 from tinydigits.evaluation.predictions import predict_logits
 from tinydigits.pictures.preprocess import preprocess_gray
 from tinydigits.records import Epoch
-from tinydigits.settings import DEFAULT_MODEL, one_of
+from tinydigits.settings import DEFAULT_MODEL, check_one_of
 from tinydigits.training.config import DEVICES
 from tinydigits.training.loop import fit, start_state
 from tinydigits.training.prepare import build_network, prepare_task
@@ -92,7 +92,7 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
                 f"y has {len(self.classes_)} classes, and the networks tell ten apart. Choose ten of them."
             )
         self.range_ = _value_range(rows)
-        one_of("device", self.device, DEVICES)
+        check_one_of("device", self.device, DEVICES)
         digits = Dataset(_as_images(rows, self.range_), targets.astype(np.uint8), "X")
         evaluation = digits.take(np.arange(min(_EVALUATED, len(digits))), "X")
         data = DigitData("X", digits, evaluation, np.arange(0))
@@ -114,8 +114,8 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             state = start_state(network, task)
             records = list(fit(task, state))
         self.normalization_ = task.normalization
-        if state.average is not None:
-            network.load_state_dict(state.average)
+        if state.ema is not None:
+            network.load_state_dict(state.ema)
         self.network_ = network.eval()
         kept = ("epoch", "train_loss", "train_accuracy", "learning_rate", "time_seconds")
         self.history_ = [{key: getattr(r, key) for key in kept} for r in records if isinstance(r, Epoch)]

@@ -16,19 +16,19 @@ from tinydigits.errors import DivergedError
 from tinydigits.evaluation.predictions import predict_logits
 from tinydigits.models.factory import Model
 from tinydigits.records import Epoch
-from tinydigits.training.backends import Backend
+from tinydigits.training.backends import Augment, Backend, Loss
 from tinydigits.training.backends.native.network import NativeBackend
-from tinydigits.training.backends.torch import Augment, Loss, TorchBackend
+from tinydigits.training.backends.torch import TorchBackend
 from tinydigits.training.config import Recipe
 from tinydigits.training.optim import (
     FusedOptimizer,
     learning_rate_factor,
     make_optimizer,
     set_learning_rate,
-    start_average,
-    update_average,
+    start_ema,
+    update_ema,
 )
-from tinydigits.training.rng import epoch_matrices, epoch_order, seed_network, step_seeds
+from tinydigits.training.rng import epoch_matrices, epoch_order, seed_global_generator, step_seeds
 
 _CHECK_EVERY = 50  # steps between looks at the loss; each look makes a GPU wait, so there it comes after an epoch only
 
@@ -87,7 +87,7 @@ class Task:
     custom: Custom = field(default_factory=Custom)
 
     @property
-    def steps(self) -> int:
+    def steps_per_epoch(self) -> int:
         """Batches in an epoch: the last may be smaller, but a single digit is left out (batch norm needs two)."""
         count, size = len(self.train), self.recipe.batch_size
         return max(1, count // size + (count % size > 1))
@@ -96,7 +96,7 @@ class Task:
     def batch_sizes(self) -> list[int]:
         """Digits in each batch of an epoch."""
         count, size = len(self.train), self.recipe.batch_size
-        return [min(size, count - start) for start in range(0, count, size)][: self.steps]
+        return [min(size, count - start) for start in range(0, count, size)][: self.steps_per_epoch]
 
     def make_backend(self, model: nn.Module) -> Backend:
         """What calculates the steps of this task.
@@ -117,8 +117,8 @@ class TrainingState:
 
     model: nn.Module
     optimizer: FusedOptimizer | torch.optim.Optimizer
-    average: dict[str, Tensor] | None  # moving average of the weights, if the recipe asks for one
-    step: int  # optimiser steps done, over the whole run
+    ema: dict[str, Tensor] | None  # moving average of the weights, if the recipe asks for one
+    steps_done: int  # over the whole run
     losses: Tensor  # [steps per epoch] loss of every batch of the current epoch
     correct: Tensor  # [steps per epoch] digits classified correctly in every batch of it
     epochs: list[Epoch] = field(default_factory=list)
@@ -132,10 +132,10 @@ def start_state(model: nn.Module, task: Task) -> TrainingState:
     return TrainingState(
         model=model,
         optimizer=make(model),
-        average=start_average(model) if task.recipe.ema_decay else None,
-        step=0,
-        losses=torch.zeros(task.steps, device=device),
-        correct=torch.zeros(task.steps, dtype=torch.int64, device=device),
+        ema=start_ema(model) if task.recipe.ema_decay else None,
+        steps_done=0,
+        losses=torch.zeros(task.steps_per_epoch, device=device),
+        correct=torch.zeros(task.steps_per_epoch, dtype=torch.int64, device=device),
     )
 
 
@@ -147,28 +147,28 @@ Rate = Callable[[int], float]
 class Batch:
     """What a step is made of: `indices` [B] of its digits, their affine `matrices` [B, 2, 3] or None, rate and seed."""
 
-    number: int  # in its epoch, from 0
+    index: int  # in its epoch, from 0
     indices: Tensor
     matrices: Tensor | None
     learning_rate: float
     seed: int
 
 
-def epoch_batches(task: Task, step: int, rate: Rate) -> Iterator[Batch]:
-    """The batches of an epoch from `step` (counted over the whole run) on; only this function makes batches.
+def epoch_batches(task: Task, steps_done: int, rate: Rate) -> Iterator[Batch]:
+    """The batches of an epoch that are left after `steps_done` of the run; only this function makes batches.
 
     Order, matrices and seeds depend on (seed, epoch, step) alone.
     """
     recipe, count, device = task.recipe, len(task.train), task.train.labels.device
-    epoch, first = divmod(step, task.steps)
+    epoch, first = divmod(steps_done, task.steps_per_epoch)
     order = epoch_order(count, task.seed, epoch).to(device)
-    seeds = step_seeds(task.steps, task.seed, epoch)
+    seeds = step_seeds(task.steps_per_epoch, task.seed, epoch)
     augmented = epoch < recipe.augmented_epochs
     matrices = epoch_matrices(count, recipe, seeds).to(device) if augmented else None
-    for number in range(first, task.steps):
-        part = slice(number * recipe.batch_size, (number + 1) * recipe.batch_size)
+    for index in range(first, task.steps_per_epoch):
+        part = slice(index * recipe.batch_size, (index + 1) * recipe.batch_size)
         chosen = None if matrices is None else matrices[part]
-        yield Batch(number, order[part], chosen, rate(epoch * task.steps + number), seeds[number])
+        yield Batch(index, order[part], chosen, rate(epoch * task.steps_per_epoch + index), seeds[index])
 
 
 def fit(task: Task, state: TrainingState, rate: Rate | None = None) -> Iterator[Step | Epoch]:
@@ -185,48 +185,49 @@ def fit(task: Task, state: TrainingState, rate: Rate | None = None) -> Iterator[
     """
     model, optimizer, train, device = state.model, state.optimizer, task.train, task.train.labels.device
     backend, rate = task.make_backend(model), rate or partial(learning_rate, task)
-    current = model.state_dict()
-    while state.step < task.steps * task.recipe.epochs:
+    live_weights = model.state_dict()
+    while state.steps_done < task.steps_per_epoch * task.recipe.epochs:
         model.train()
         started = time.perf_counter() - state.epoch_seconds
         with _torch_threads(backend.torch_threads):
-            for batch in epoch_batches(task, state.step, rate):
+            for batch in epoch_batches(task, state.steps_done, rate):
                 set_learning_rate(optimizer, batch.learning_rate)
-                seed_network(batch.seed, device)  # what it draws itself: dropout
+                seed_global_generator(batch.seed, device)  # which dropout draws from
                 optimizer.zero_grad()
                 images, labels = train.images[batch.indices], train.labels[batch.indices]
-                state.losses[batch.number], state.correct[batch.number] = backend(images, labels, batch.matrices)
+                loss, correct = backend.compute_gradients(images, labels, batch.matrices)  # forward and backward
+                state.losses[batch.index], state.correct[batch.index] = loss, correct
                 optimizer.step()
-                state.step += 1
-                if state.average is not None:
-                    update_average(state.average, current, task.recipe.ema_decay, state.step)
-                done = batch.number + 1
-                if done == task.steps or (done % _CHECK_EVERY == 0 and device.type != "cuda"):
+                state.steps_done += 1
+                if state.ema is not None:
+                    update_ema(state.ema, live_weights, task.recipe.ema_decay, state.steps_done)
+                done = batch.index + 1
+                if done == task.steps_per_epoch or (done % _CHECK_EVERY == 0 and device.type != "cuda"):
                     _check_losses(state, task, done)
-                if done < task.steps:
+                if done < task.steps_per_epoch:
                     state.epoch_seconds = time.perf_counter() - started
-                    yield Step((state.step - 1) // task.steps + 1, done, task.steps)
-        yield _close_epoch(task, state, time.perf_counter() - started, rate(state.step - 1))
+                    yield Step((state.steps_done - 1) // task.steps_per_epoch + 1, done, task.steps_per_epoch)
+        yield _evaluate_and_record(task, state, time.perf_counter() - started, rate(state.steps_done - 1))
 
 
-def learning_rate(task: Task, step: int) -> float:
+def learning_rate(task: Task, run_step: int) -> float:
     """The recipe's learning rate at a step, counted from 0 over the whole run."""
-    recipe = task.recipe
-    return recipe.optimizer.learning_rate * learning_rate_factor(recipe.schedule, step, task.steps, recipe.epochs)
+    recipe, steps = task.recipe, task.steps_per_epoch
+    return recipe.optimizer.learning_rate * learning_rate_factor(recipe.schedule, run_step, steps, recipe.epochs)
 
 
 @contextmanager
-def averaged_weights(state: TrainingState) -> Iterator[None]:
+def ema_weights(state: TrainingState) -> Iterator[None]:
     """Within, the model holds the moving average (if there is one): what is evaluated and shipped."""
-    if state.average is None:
+    if state.ema is None:
         yield
         return
-    own = {name: value.clone() for name, value in state.model.state_dict().items()}
-    state.model.load_state_dict(state.average)
+    live_weights = {name: value.clone() for name, value in state.model.state_dict().items()}
+    state.model.load_state_dict(state.ema)
     try:
         yield
     finally:
-        state.model.load_state_dict(own)
+        state.model.load_state_dict(live_weights)
 
 
 @contextmanager
@@ -239,14 +240,14 @@ def _torch_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _close_epoch(task: Task, state: TrainingState, trained_seconds: float, rate: float) -> Epoch:
+def _evaluate_and_record(task: Task, state: TrainingState, trained_seconds: float, rate: float) -> Epoch:
     """Evaluate after an epoch's last step, and add the epoch to the state's records."""
     started = time.perf_counter()
-    with averaged_weights(state):
+    with ema_weights(state):
         predicted = predict_logits(state.model, task.normalization(task.evaluation.images)).argmax(dim=1)
     seen = sum(task.batch_sizes)
     record = Epoch(
-        epoch=state.step // task.steps,
+        epoch=state.steps_done // task.steps_per_epoch,
         train_loss=float(state.losses.double().mean()),
         train_accuracy=int(state.correct.sum()) / seen,
         accuracy=int((predicted == task.evaluation.labels).sum()) / len(task.evaluation),
@@ -267,9 +268,8 @@ def _check_losses(state: TrainingState, task: Task, done: int) -> None:
     """
     losses = state.losses[:done]
     if not math.isfinite(float(losses.sum())):
-        step = int((~losses.isfinite()).nonzero()[0]) + 1
+        step, epoch = int((~losses.isfinite()).nonzero()[0]) + 1, (state.steps_done - 1) // task.steps_per_epoch + 1
         raise DivergedError(
-            f"The loss is {float(losses[step - 1])} at step {step} of epoch {(state.step - 1) // task.steps + 1}: the "
-            "training has diverged. "
+            f"The loss is {float(losses[step - 1])} at step {step} of epoch {epoch}: the training has diverged. "
             f"Try a learning rate below {task.recipe.optimizer.learning_rate:g} (--learning-rate)."
         )

@@ -56,13 +56,13 @@ def learning_rate_trials(task: Task, state: TrainingState) -> Iterator[RateTrial
     longer a number. The weights in `state` are of no use afterwards.
     """
     augmentation = replace(task.recipe.augmentation, off_epochs=0)
-    recipe = replace(task.recipe, epochs=math.ceil(STEPS / task.steps), augmentation=augmentation)
+    recipe = replace(task.recipe, epochs=math.ceil(STEPS / task.steps_per_epoch), augmentation=augmentation)
     average, lowest = 0.0, math.inf
     try:
         for step, _ in enumerate(fit(replace(task, recipe=recipe), state, _growing_rate)):
             if step == STEPS:
                 return
-            loss = float(state.losses[step % task.steps])
+            loss = float(state.losses[step % task.steps_per_epoch])
             average = SMOOTHING * average + (1 - SMOOTHING) * loss
             smoothed = average / (1 - SMOOTHING ** (step + 1))
             if not math.isfinite(smoothed):

@@ -111,20 +111,20 @@ def set_learning_rate(optimizer: FusedOptimizer | torch.optim.Optimizer, rate: f
         group["lr"] = rate
 
 
-def start_average(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of all weights and buffers, to be moved by `update_average`."""
+def start_ema(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of all weights and buffers, to be moved by `update_ema`."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def update_average(average: dict[str, Tensor], current: Mapping[str, Tensor], decay: float, step: int) -> None:
-    """Exponential moving average: average ← d·average + (1 − d)·current, d = min(decay, (1 + step) / (10 + step)).
+def update_ema(ema: dict[str, Tensor], live_weights: Mapping[str, Tensor], decay: float, step: int) -> None:
+    """Exponential moving average: ema ← d·ema + (1 − d)·live weights, d = min(decay, (1 + step) / (10 + step)).
 
-    `current` are weights and buffers by name, as in a `state_dict`. The smaller d at the beginning lets the average
+    `live_weights` are weights and buffers by name, as in a `state_dict`. The smaller d at the beginning lets the EMA
     forget the random start (as in TensorFlow's ExponentialMovingAverage with `num_updates`). Integer buffers (batch
     counts) are copied.
     """
     weight = 1 - min(decay, (1 + step) / (10 + step))
-    moving = [name for name, value in average.items() if value.is_floating_point()]
-    torch._foreach_lerp_([average[n] for n in moving], [current[n] for n in moving], weight)
-    for name in average.keys() - set(moving):
-        average[name].copy_(current[name])
+    moving = [name for name, value in ema.items() if value.is_floating_point()]
+    torch._foreach_lerp_([ema[n] for n in moving], [live_weights[n] for n in moving], weight)
+    for name in ema.keys() - set(moving):
+        ema[name].copy_(live_weights[name])

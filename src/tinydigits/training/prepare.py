@@ -19,15 +19,12 @@ from tinydigits.training.loop import Custom, Digits, Task
 
 @dataclass(frozen=True, eq=False)
 class BuiltNetwork:
-    """A network on its device, ready to be trained as its `config` says, whose names are settled.
-
-    `why_torch`: why `auto` did not choose the native backend, in a few words; empty where nothing has to be said.
-    """
+    """A network on its device, ready to be trained as its `config` says, whose names are settled."""
 
     config: RunConfig
     model: nn.Module
     custom: Custom
-    why_torch: str
+    why_torch: str  # see `Choice`
 
 
 def build_network(config: RunConfig, custom: Custom | None = None) -> BuiltNetwork:
@@ -40,7 +37,7 @@ def build_network(config: RunConfig, custom: Custom | None = None) -> BuiltNetwo
     custom = custom or Custom()
     device = choose_device("cpu" if config.backend == "native" else config.device)
     keep_freed_memory()
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads)  # read back by loop, backends, device and environment
     torch.manual_seed(config.seed)
     if custom.model is None:
         config = replace(config, model=canonical_name(config.model))
@@ -54,7 +51,7 @@ def build_network(config: RunConfig, custom: Custom | None = None) -> BuiltNetwo
         )
     choice = Choice("torch", "custom parts") if custom.parts else choose_backend(config, model, device.type)
     config = replace(config, device=device.type, backend=choice.name)
-    return BuiltNetwork(config, model, custom, choice.reason)
+    return BuiltNetwork(config, model, custom, choice.why_torch)
 
 
 def prepare_task(network: BuiltNetwork, data: DigitData | None = None) -> tuple[Task, DigitData]:

@@ -43,7 +43,7 @@ def epoch_matrices(count: int, recipe: Recipe, seeds: Sequence[int]) -> Tensor:
     return affine_matrices(torch.cat(numbers, dim=1), 28, recipe.augmentation)
 
 
-def seed_network(seed: int, device: torch.device) -> None:
+def seed_global_generator(seed: int, device: torch.device) -> None:
     """Seed what the network itself draws from now on: dropout."""
     if device.type == "cpu":
         torch.default_generator.manual_seed(seed)  # torch.manual_seed asks all devices, and takes long

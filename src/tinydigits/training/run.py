@@ -29,7 +29,7 @@ from tinydigits.records import LAST3, Card, Epoch, RunResult, Verdict, write_rec
 from tinydigits.training.checkpoint import load_state, save_state
 from tinydigits.training.config import RunConfig
 from tinydigits.training.environment import environment
-from tinydigits.training.loop import Custom, Step, Task, TrainingState, averaged_weights, fit, start_state
+from tinydigits.training.loop import Custom, Step, Task, TrainingState, ema_weights, fit, start_state
 from tinydigits.training.prepare import BuiltNetwork, build_network, prepare_task
 from tinydigits.training.recipes import is_named, run_config
 from tinydigits.training.rundir import (
@@ -59,7 +59,7 @@ class Run:
     budget: Budget | None
     goal: Budget | None
     inspection: Inspection | None
-    why_torch: str  # why `auto` did not choose the native backend; empty where nothing has to be said
+    why_torch: str  # see `Choice`
     logged: int = 0
 
     @property
@@ -178,8 +178,8 @@ def resume_run(
     run = _prepared(build_network(config, custom), data, budget, lambda: path)
     if (file := path / "state.safetensors").exists():  # else it was killed before its first epoch ended
         load_state(run.state, file, run.identity)
-    rewind_batches(path, run.state.step)
-    run.logged = run.state.step
+    rewind_batches(path, run.state.steps_done)
+    run.logged = run.state.steps_done
     return run
 
 
@@ -204,7 +204,7 @@ def finish_run(run: Run) -> RunResult:
     accuracies = [epoch.accuracy for epoch in epochs]
     last3 = sum(accuracies[-LAST3:]) / len(accuracies[-LAST3:])
     inputs = run.task.normalization(run.task.evaluation.images)
-    with averaged_weights(run.state):
+    with ema_weights(run.state):
         save_weights(run.directory / FILE_NAME, run.state.model, _card(run))
         save_predictions(run.directory, predict_logits(run.state.model, inputs), run.task.evaluation.labels)
     total = len(run.task.evaluation)
@@ -299,12 +299,12 @@ def _prepared(
 
 def _log_batches(run: Run) -> None:
     """Add the steps since the last call; all of them belong to one epoch, because each epoch ends with a call."""
-    state, steps = run.state, run.task.steps
-    before = max(0, state.step - 1) // steps * steps  # steps of earlier epochs
-    new = slice(run.logged - before, state.step - before)
+    state, steps = run.state, run.task.steps_per_epoch
+    before = max(0, state.steps_done - 1) // steps * steps  # steps of earlier epochs
+    new = slice(run.logged - before, state.steps_done - before)
     sizes = run.task.batch_sizes[new]
     append_batches(run.directory, run.logged, state.losses[new].tolist(), state.correct[new].tolist(), sizes)
-    run.logged = state.step
+    run.logged = state.steps_done
 
 
 def _card(run: Run) -> Card:

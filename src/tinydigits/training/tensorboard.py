@@ -55,7 +55,7 @@ def open_board(run: Run) -> "SummaryWriter":
 
 def note_epoch(board: "SummaryWriter", run: Run, epoch: Epoch) -> None:
     """Write the scalars of an epoch that is done, and of its batches, as the run has logged them."""
-    steps, digits = run.task.steps, SPLIT_NAMES[run.config.split]
+    steps, digits = run.task.steps_per_epoch, SPLIT_NAMES[run.config.split]
     lines = (run.directory / "batches.jsonl").read_bytes().splitlines()[(epoch.epoch - 1) * steps : epoch.epoch * steps]
     for batch in map(msgspec.json.Decoder(BatchLog).decode, lines):
         board.add_scalar("batch/loss", batch.loss, batch.step)

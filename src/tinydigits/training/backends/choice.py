@@ -15,7 +15,7 @@ class Choice:
     """A backend by name, and in a few words why it is not the native one; empty where nothing has to be said."""
 
     name: str
-    reason: str = ""
+    why_torch: str = ""
 
 
 def choose_backend(config: RunConfig, model: nn.Module, device: str) -> Choice:

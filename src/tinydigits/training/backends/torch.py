@@ -1,18 +1,11 @@
 """The backend that everybody knows: PyTorch's layers and autograd."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from tinydigits.data.augment import resample
 from tinydigits.data.normalize import Normalization
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""From logits [B, 10] and labels [B] to a scalar."""
-
-Augment = Callable[[Tensor], Tensor]
-"""From normalized images [B, 1, 28, 28] to as many; it draws from PyTorch's global generator."""
+from tinydigits.training.backends import Augment, Loss
 
 
 class TorchBackend:
@@ -24,7 +17,7 @@ class TorchBackend:
         self.model, self.normalization, self.loss, self.augment = model, normalization, loss, augment
         self.torch_threads = torch.get_num_threads()
 
-    def __call__(self, images: Tensor, labels: Tensor, matrices: Tensor | None) -> tuple[Tensor, Tensor]:
+    def compute_gradients(self, images: Tensor, labels: Tensor, matrices: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Backend`."""
         logits = self.model(self.inputs(images, matrices))  # [B, 10]
         loss = self.loss(logits, labels)

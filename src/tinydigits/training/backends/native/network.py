@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tinydigits.data.normalize import Normalization
 from tinydigits.errors import ConfigError
 from tinydigits.models.layers import Dropout
+from tinydigits.training.backends import Loss
 from tinydigits.training.backends.native.stages import STAGES, Convolution, Elsewhere, Norm, Plan, Stage, calls_of
-from tinydigits.training.backends.torch import Loss
 
 
 class NativeBackend:
@@ -43,11 +43,11 @@ class NativeBackend:
             self.norms.setdefault(norm.momentum, []).append((number, norm))
         # the kernels leave Python's lock to other threads
         self.pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
-        self._slices: dict[tuple[int, int], Slice] = {}
+        self._slices: dict[tuple[int, int], BatchSlice] = {}
         self._addresses: list[int] = []
-        self._present: list[Slice] = []
+        self._present: list[BatchSlice] = []
 
-    def __call__(self, images: Tensor, labels: Tensor, matrices: Tensor | None) -> tuple[Tensor, Tensor]:
+    def compute_gradients(self, images: Tensor, labels: Tensor, matrices: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Backend`."""
         with torch.no_grad():
             logits = self.forward(images, matrices)
@@ -67,7 +67,7 @@ class NativeBackend:
         if addresses != self._addresses:  # the weights were moved, and the plans hold their old addresses
             self._slices, self._addresses = {}, addresses
         self._present = [self.slice_of(i, len(images)) for i, (images, _) in enumerate(inputs)]
-        logits = self._each(Slice.forward, inputs)
+        logits = self._each(BatchSlice.forward, inputs)
         self._move_running()
         return torch.cat(logits)
 
@@ -76,22 +76,22 @@ class NativeBackend:
 
         They are put into the parameters' `grad` here, for autograd would copy each.
         """
-        first, *others = self._each(Slice.backward, [(part,) for part in gradient.chunk(self.threads)])
+        first, *others = self._each(BatchSlice.backward, [(part,) for part in gradient.chunk(self.threads)])
         for other in others:
             first += other
-        for parameter, own in zip(self.parameters, self._present[0].gradients, strict=True):
+        for parameter, total in zip(self.parameters, self._present[0].gradients, strict=True):
             if parameter.requires_grad:
-                parameter.grad = own
+                parameter.grad = total
 
-    def slice_of(self, thread: int, pictures: int) -> "Slice":
-        """What a thread does with its slice of a batch: so many pictures."""
-        if (thread, pictures) not in self._slices:
-            self._slices[thread, pictures] = Slice(self.model, self.normalization, pictures)
-        return self._slices[thread, pictures]
+    def slice_of(self, thread: int, count: int) -> "BatchSlice":
+        """What a thread does with its slice of a batch: `count` digits."""
+        if (thread, count) not in self._slices:
+            self._slices[thread, count] = BatchSlice(self.model, self.normalization, count)
+        return self._slices[thread, count]
 
     def _move_running(self) -> None:
         """Move the running statistics to the mean of those of the slices."""
-        slices = zip(*(slice.moments for slice in self._present), strict=True)
+        slices = zip(*(part.moments for part in self._present), strict=True)
         moments = [torch.stack(each).mean(dim=0) if len(each) > 1 else each[0] for each in slices]
         for momentum, norms in self.norms.items():
             buffers = [norm.get_buffer(name) for _, norm in norms for name in ("running_mean", "running_var")]
@@ -101,16 +101,16 @@ class NativeBackend:
     def _each(self, work: Callable[..., Tensor], arguments: Sequence[Sequence[Any]]) -> list[Tensor]:
         """Let each thread do its slice; this one takes the first."""
         (mine, given), *others = zip(self._present, arguments, strict=True)
-        under_way = [self.pool.submit(work, slice, *own) for slice, own in others] if self.pool else []
+        under_way = [self.pool.submit(work, part, *its) for part, its in others] if self.pool else []
         return [work(mine, *given), *(other.result() for other in under_way)]
 
 
-class Slice:
-    """The network as one thread goes through it, with so many pictures."""
+class BatchSlice:
+    """The network as one thread goes through it, with `count` digits."""
 
-    def __init__(self, model: nn.Sequential, normalization: Normalization, pictures: int) -> None:
+    def __init__(self, model: nn.Sequential, normalization: Normalization, count: int) -> None:
         self.normalization = normalization
-        self.plan = plan = Plan(pictures)
+        self.plan = plan = Plan(count)
         self.stages = stages_of(model)
         x = self.pixels = plan.map(1, 28, 28)
         for stage, following in pairwise((*self.stages, None)):
@@ -134,11 +134,11 @@ class Slice:
         self.forward_calls, self.backward_calls = calls_of(forward), calls_of(backward)
         self._held = forward, backward  # whose tensors are the memory that the calls use
 
-    def forward(self, images: Tensor, maps: Tensor | None) -> Tensor:
+    def forward(self, images: Tensor, matrices: Tensor | None) -> Tensor:
         """Logits [N, 10] of digits uint8 [N, 28, 28]."""
-        images, maps = images.contiguous(), None if maps is None else maps.contiguous()
+        images, matrices = images.contiguous(), None if matrices is None else matrices.contiguous()
         self.plan.kernels.load_pictures(
-            images.data_ptr(), None if maps is None else maps.data_ptr(), self.pixels.data_ptr(), len(images),
+            images.data_ptr(), None if matrices is None else matrices.data_ptr(), self.pixels.data_ptr(), len(images),
             self.normalization.mean, self.normalization.std,
         )  # fmt: skip
         for call in self.forward_calls:

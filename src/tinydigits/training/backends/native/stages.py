@@ -32,11 +32,11 @@ class Plan:
     overwrites it. So little memory goes round, and it stays in the nearer caches.
     """
 
-    def __init__(self, pictures: int) -> None:
+    def __init__(self, count: int) -> None:
         self.kernels = load_kernels()
         self.lanes: int = self.kernels.lanes()
-        self.pictures = pictures
-        self.blocks = -(-pictures // self.lanes)
+        self.count = count
+        self.blocks = -(-count // self.lanes)
         self.keeping = True  # whether the map that a stage makes now is read again later
         self._buffers = [torch.empty(0).untyped_storage() for _ in range(3)]
         self._current = 0
@@ -79,9 +79,9 @@ def calls_of(planned: Sequence[Planned]) -> list[Call]:
     ]
 
 
-def pictures_of(x: Tensor, pictures: int) -> Tensor:
+def pictures_of(x: Tensor, count: int) -> Tensor:
     """[B, C, H, W, L] → [N, C, H, W]."""
-    return x.permute(0, 4, 1, 2, 3).flatten(0, 1)[:pictures]
+    return x.permute(0, 4, 1, 2, 3).flatten(0, 1)[:count]
 
 
 def blocked(x: Tensor, lanes: int) -> Tensor:
@@ -214,7 +214,7 @@ class Norm(Stage):
         self.inverse = torch.empty(channels)
         plan.call(
             "batch_norm", x, self.y, module.weight, module.bias, *self.moments, self.inverse,
-            module.eps, self.least, plan.pictures, channels, height * width,
+            module.eps, self.least, plan.count, channels, height * width,
         )  # fmt: skip
         return self.y
 
@@ -225,7 +225,7 @@ class Norm(Stage):
         of_weight, of_bias = gradients
         plan.call(
             "batch_norm_backward", dy, self.x, y, self.moments[0], self.inverse, self.module.weight, dy, of_weight,
-            of_bias, plan.pictures, channels, height * width,
+            of_bias, plan.count, channels, height * width,
         )  # fmt: skip
         return dy
 
@@ -357,12 +357,12 @@ class Elsewhere(Stage):
 
     def forward(self, x: Tensor, plan: Plan) -> Tensor:
         """With its own small graph."""
-        self.in_shape = pictures_of(x, plan.pictures).shape
+        self.in_shape = pictures_of(x, plan.count).shape
         y = plan.map(*self._out_shape())
 
         def work() -> None:
             with torch.enable_grad():
-                self.x = self._flat(pictures_of(x, plan.pictures)).detach().requires_grad_()
+                self.x = self._flat(pictures_of(x, plan.count)).detach().requires_grad_()
                 self.y: Tensor = self.module(self.x)
             answer = self.y.detach()
             y.copy_(blocked(answer[:, :, None, None] if answer.ndim == 2 else answer, plan.lanes))
@@ -375,7 +375,7 @@ class Elsewhere(Stage):
         dx = plan.map(*self.in_shape[1:])
 
         def work() -> None:
-            gradient = pictures_of(dy, plan.pictures).reshape(self.y.shape)
+            gradient = pictures_of(dy, plan.count).reshape(self.y.shape)
             found, *own = torch.autograd.grad(self.y, [self.x, *self.parameters], gradient)
             dx.copy_(blocked(found.reshape(self.in_shape), plan.lanes))
             for target, value in zip(gradients, own, strict=True):
