@@ -23,7 +23,7 @@ from tinydigits.inference import int8
 from tinydigits.inference.store import save_graph
 from tinydigits.inspection.inspect import inspect_model
 from tinydigits.models.factory import create_model, load_model
-from tinydigits.models.registry import list_models, reported_figures
+from tinydigits.models.registry import list_models, target_of
 from tinydigits.records import Int8Figures, write_record
 from tinydigits.storage import write_json
 
@@ -115,13 +115,13 @@ def ship_graphs(name: str) -> None:
 
 def write_documented() -> None:
     """`results/documented.json`: each document claimed, measured and reproduced, as far as it is proved by now."""
-    names = [name for name in list_models() if (claim := reported_figures(name)) and claim.source]
+    names = [name for name in list_models() if (claim := target_of(name)) and claim.documented]
     document = {"schema": SCHEMA, "command": "make proofs", "rows": [_documented_row(name) for name in names]}
     write_json(ROOT / "results" / "documented.json", document)
 
 
 def _documented_row(name: str) -> dict[str, Any]:
-    claim = reported_figures(name)
+    claim = target_of(name)
     assert claim is not None
     inspection = inspect_model(create_model(name), name=name)
     studies = []

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from unittest.mock import patch
 
-from tinydigits.cli.main import COMMANDS, _parser
+from tinydigits.cli.main import COMMANDS, build_parser
 from tinydigits.storage import write_bytes
 
 PAGE = Path(__file__).parent / "reference" / "commands.md"
@@ -26,7 +26,7 @@ def main() -> None:
 def page() -> str:
     """The whole page in Markdown, 80 columns wide whatever the terminal is."""
     with patch.dict(os.environ, {"COLUMNS": "80"}):
-        parser = _parser()
+        parser = build_parser()
         (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
         helps = {"tinydigits": parser.format_help()}
         helps |= {f"tinydigits {name}": commands.choices[name].format_help() for name in COMMANDS}

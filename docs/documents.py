@@ -28,7 +28,7 @@ from docs.evidence import (
 from docs.plots import ablation_picture, study_curves
 from tinydigits.inspection.audit import AuditRow, check_reported
 from tinydigits.inspection.result import by, times, window
-from tinydigits.models.registry import reported_figures
+from tinydigits.models.registry import target_of
 from tinydigits.reports.tables import duration, interval_text, percent
 from tinydigits.storage import write_bytes
 from tinydigits.training import recipes
@@ -283,7 +283,7 @@ def _counted(row: dict[str, Any]) -> str:
     stated, counted, reported = (
         row["reported"]["parameters"],
         row["measured"]["parameters"],
-        reported_figures(row["model"]),
+        target_of(row["model"]),
     )
     assert reported is not None
     exact = any(figure.quantity == "parameters" and figure.layer is None for figure in reported.figures)

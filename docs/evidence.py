@@ -12,7 +12,8 @@ from benchmarks.proofs import PROOFS
 from tinydigits.inspection.inspect import inspect_model
 from tinydigits.inspection.result import FigureCheck, Inspection
 from tinydigits.models.factory import create_model
-from tinydigits.models.registry import Reported, list_models, reported_figures
+from tinydigits.models.registry import list_models, target_of
+from tinydigits.models.reported import Reported
 from tinydigits.training import recipes
 
 NO_AUGMENTATION = "no augmentation"
@@ -56,7 +57,7 @@ class Document:
 
 def documented_names() -> list[str]:
     """The networks of the zoo that a document describes."""
-    return [name for name in list_models() if (reported := reported_figures(name)) and reported.source]
+    return [name for name in list_models() if (reported := target_of(name)) and reported.documented]
 
 
 def documented_recipe(name: str) -> str | None:
@@ -71,7 +72,7 @@ def expected_recipes(name: str) -> list[str]:
 
 def load_document(name: str, results: Path) -> Document:
     """Inspect the network and read what the directory `results` holds of it."""
-    reported = reported_figures(name)
+    reported = target_of(name)
     assert reported is not None
     proofs = {}
     for path in sorted((results / "proofs").glob(f"{name}-*.json")):

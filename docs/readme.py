@@ -26,7 +26,7 @@ from docs.evidence import documented_names, documented_recipe
 from docs.plots import digit_gallery
 from tinydigits.data.sources import load_dataset
 from tinydigits.evaluation.statistics import wilson_interval
-from tinydigits.models.registry import list_models, reported_figures
+from tinydigits.models.registry import list_models, target_of
 from tinydigits.models.weights import load_card, packaged_weights
 from tinydigits.records import Calibration, Card, ProofFile, Summary, read_record
 from tinydigits.reports.tables import percent
@@ -100,7 +100,7 @@ def _seeds_table() -> str:
     """What a document reports of one run, beside what its recipe gives over seeds."""
     rows = []
     for name in documented_names():
-        recipe, reported = documented_recipe(name), reported_figures(name)
+        recipe, reported = documented_recipe(name), target_of(name)
         if recipe is None or reported is None or reported.accuracy is None:
             continue
         study, verdict = (proof := _proof(name, recipe)).study, proof.verdicts[0]
@@ -117,8 +117,8 @@ def _weights_table() -> str:
     """The zoo with what is reported of each network, and what the shipped weights reach."""
     rows = []
     for name, card in _cards().items():
-        reported = reported_figures(name)
-        stated = reported.accuracy if reported and reported.source else None
+        reported = target_of(name)
+        stated = reported.accuracy if reported and reported.documented else None
         assert card.int8 is not None
         accuracies = [percent(stated), percent(card.accuracy), percent(card.int8.accuracy)]
         rows.append([f"`{name}`", f"`{card.recipe_name}`", *accuracies])
@@ -153,7 +153,7 @@ def _frontier_table() -> str:
 def _lucky_seed() -> str:
     """A document's figure of one run against what its recipe gives over seeds, in words."""
     proof = _proof("plain-9k", "documented-plain-9k")
-    reported = reported_figures("plain-9k")
+    reported = target_of("plain-9k")
     assert reported is not None
     assert reported.accuracy is not None
     accuracies = [run.accuracy for run in proof.study.runs]

@@ -21,7 +21,7 @@ import pytest
 
 import tinydigits
 from docs import commands, readme
-from tinydigits.cli.main import _parser, main
+from tinydigits.cli.main import build_parser, main
 from tinydigits.exporters.c.generate import write_c
 from tinydigits.inference.store import load_graph, packaged_graph
 
@@ -93,7 +93,7 @@ def test_every_relative_link_resolves(page: Path) -> None:
 
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=named)
 def test_every_command_parses(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = _parser()
+    parser = build_parser()
     for block in blocks(page):
         if block.language not in ("bash", "sh", "console"):
             continue
@@ -174,7 +174,7 @@ def test_the_terminal_does_not_change_the_page_of_commands(monkeypatch: pytest.M
 
 
 def test_every_command_and_every_public_name_has_its_place() -> None:
-    (subparsers,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    (subparsers,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     text = commands.page()
     assert all(f"\n## tinydigits {name}\n" in text for name in subparsers.choices)
     reference = {

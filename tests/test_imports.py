@@ -92,7 +92,7 @@ def test_reports_import_no_torch() -> None:
     "code",
     [
         "import tinydigits",
-        "from tinydigits.cli.main import _parser; _parser().format_help()",
+        "from tinydigits.cli.main import build_parser; build_parser().format_help()",
         "import tinydigits.reports.plots",
     ],
 )

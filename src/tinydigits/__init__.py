@@ -46,9 +46,9 @@ if TYPE_CHECKING:  # written twice, `X as X`, so that type checkers take them as
     from tinydigits.training.loop import Custom as Custom
     from tinydigits.training.recipes import get_recipe as get_recipe
     from tinydigits.training.recipes import list_recipes as list_recipes
-    from tinydigits.training.recipes import run_config as run_config
     from tinydigits.training.run import resume as resume
     from tinydigits.training.run import train as train
+    from tinydigits.training.run_config import run_config as run_config
 
 _HOME = {
     "Audit": "inspection.audit",
@@ -89,7 +89,7 @@ _HOME = {
     "register": "models.registry",
     "report": "reports.report",
     "resume": "training.run",
-    "run_config": "training.recipes",
+    "run_config": "training.run_config",
     "search": "studies.search.search",
     "train": "training.run",
 }

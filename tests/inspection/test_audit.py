@@ -12,7 +12,8 @@ from tinydigits.inspection.audit import Audit, AuditRow, TrainedAccuracy, check_
 from tinydigits.inspection.inspect import inspect_model
 from tinydigits.inspection.result import Inspection
 from tinydigits.models.factory import create_model
-from tinydigits.models.registry import Figure, Reported, Statement, reported_figures
+from tinydigits.models.registry import target_of
+from tinydigits.models.reported import Figure, Reported, Statement
 
 DOCUMENTED = ("pooled-16k", "blocks-19k", "layered-19k", "bottleneck-9k", "plain-9k")
 STUDY = TrainedAccuracy("a study", "fast", "mnist", "test", epochs=14, n=5, mean=0.995, lower_bound=0.9945)
@@ -24,7 +25,7 @@ def inspected(name: str) -> Inspection:
 
 
 def document(name: str, trained: TrainedAccuracy | None = None) -> Audit:
-    reported = reported_figures(name)
+    reported = target_of(name)
     assert reported is not None
     return check_reported(inspected(name), reported, trained, "train it")
 
@@ -146,7 +147,7 @@ def test_every_trap_is_a_sentence(name: str, trap: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_what_takes_training_is_not_checked_without_a_study(name: str) -> None:
-    reported = reported_figures(name)
+    reported = target_of(name)
     assert reported is not None
     unchecked = {x.what: x.why for x in document(name).lines if x.verdict == "not checked"}
     assert set(unchecked) == (set() if reported.accuracy is None else {"accuracy", "epochs"})

@@ -28,7 +28,8 @@ from tinydigits.inspection.budget import (
 from tinydigits.inspection.inspect import inspect_model
 from tinydigits.inspection.result import Inspection
 from tinydigits.models.factory import create_model
-from tinydigits.models.registry import Reported, list_models, reported_figures
+from tinydigits.models.registry import list_models, target_of
+from tinydigits.models.reported import Reported
 from tinydigits.records import Clause, Outcome
 
 BOTH = ("batch_norm", "dropout")
@@ -65,7 +66,7 @@ def test_the_shipped_budgets_are_those_of_the_table() -> None:
 
 def test_every_documented_network_that_claims_an_accuracy_keeps_the_structure_of_its_budget() -> None:
     for name in list_models():
-        reported = reported_figures(name)
+        reported = target_of(name)
         if reported and reported.source and reported.accuracy:
             inspection = inspect_model(create_model(name), name=name)
             reject_over_budget(load_budget(f"document_{name}"), inspection, reported.epochs)
@@ -294,7 +295,7 @@ def test_a_budget_is_as_good_as_its_worst_clause(verdicts: list[Outcome], whole:
 
 
 def test_what_is_reported_is_a_budget_too() -> None:
-    reported = {name: reported_figures(name) for name in list_models()}
+    reported = {name: target_of(name) for name in list_models()}
     budgets = {name: budget_of(target) for name, target in reported.items() if target}
     assert budgets["pooled-16k"] is None
     tiny, bottleneck = budgets["tiny-10k"], budgets["bottleneck-9k"]

@@ -9,7 +9,7 @@ from torch import nn
 
 from tinydigits.errors import ConfigError
 from tinydigits.models.factory import create_model
-from tinydigits.models.registry import list_models, reported_figures
+from tinydigits.models.registry import list_models, target_of
 
 PARAMETERS = {
     "pooled-16k": 16_806,
@@ -37,7 +37,7 @@ def parameters(model: nn.Module) -> int:
 
 @every_model
 def test_parameters_are_counted_exactly_and_keep_what_is_reported(name: str) -> None:
-    reported = reported_figures(name)
+    reported = target_of(name)
     assert parameters(create_model(name)) == PARAMETERS[name]
     assert reported is not None
     assert reported.parameters is None or PARAMETERS[name] <= reported.parameters

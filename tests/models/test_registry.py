@@ -10,7 +10,7 @@ from torch import nn
 
 from tinydigits.errors import ModelError, UnknownModelError, WeightsError
 from tinydigits.models.factory import create_model
-from tinydigits.models.registry import canonical_name, list_models, model_of_recipe, register, reported_figures
+from tinydigits.models.registry import canonical_name, list_models, model_of_recipe, register, target_of
 from tinydigits.models.user_model import code_sha256
 from tinydigits.training.recipes import list_recipes
 
@@ -37,7 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", ["plain-9k", "plain_9k"])
 def test_dash_and_underscore_name_the_same_model(name: str) -> None:
     assert canonical_name(name) == "plain-9k"
-    assert reported_figures(name) == reported_figures("plain-9k")
+    assert target_of(name) == target_of("plain-9k")
     assert sum(parameter.numel() for parameter in create_model(name).parameters()) == 9_032
 
 
@@ -56,7 +56,7 @@ def test_patterns_choose_models(pattern: str, names: list[str]) -> None:
 
 def test_the_documented_networks_come_first() -> None:
     assert list_models()[:5] == ["pooled-16k", "blocks-19k", "layered-19k", "bottleneck-9k", "plain-9k"]
-    assert [reported_figures(name) is not None for name in list_models()] == [True] * len(list_models())
+    assert [target_of(name) is not None for name in list_models()] == [True] * len(list_models())
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_taken_name_is_refused() -> None:
 
 def test_a_recipe_knows_its_model_and_a_model_its_recipes() -> None:
     for name in list_models():
-        reported = reported_figures(name)
+        reported = target_of(name)
         assert reported is not None
         assert {reported.recipe, *reported.recipes} <= set(list_recipes())
     expected = {"sprint": "pyramid-9k", "dash": "pyramid-9k", "record-10k": "tiny-10k", "record_era": "era-record"}
@@ -109,7 +109,7 @@ def test_a_users_class_or_function_is_a_model(here: Path, attribute: str) -> Non
     assert model.training
     assert model(torch.zeros(3, 1, 28, 28)).shape == (3, 10)
     assert canonical_name(name) == name
-    assert reported_figures(name) is None
+    assert target_of(name) is None
 
 
 def test_the_code_of_a_users_network_has_a_hash_and_the_zoo_has_none(here: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_variant_has_one_name_however_it_is_written() -> None:
     assert canonical_name("plain_9k+padding=1+batch_norm") == "plain-9k+batch-norm+padding=1"
     assert canonical_name("plain-9k+batch-norm+padding=1") == "plain-9k+batch-norm+padding=1"
     assert canonical_name("plain-9k+dropout=0.0+padding=0") == "plain-9k"
-    assert reported_figures("plain-9k+batch-norm") is None
+    assert target_of("plain-9k+batch-norm") is None
 
 
 def test_a_variant_is_built_with_its_options() -> None:

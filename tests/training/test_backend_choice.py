@@ -10,7 +10,7 @@ from tinydigits.errors import ConfigError, ToolMissingError
 from tinydigits.models.factory import create_model
 from tinydigits.training.backends.choice import Choice, choose_backend
 from tinydigits.training.backends.native.library import load_kernels
-from tinydigits.training.recipes import run_config
+from tinydigits.training.run_config import run_config
 
 
 class _Own(nn.Module):

@@ -112,7 +112,7 @@ def config_from_arguments(arguments: argparse.Namespace) -> "RunConfig":
     Raises:
         ConfigError: a value or a key is wrong.
     """
-    from tinydigits.training.recipes import run_config
+    from tinydigits.training.run_config import run_config
 
     names = ("data", "data_dir", "split", "seed", "device", "threads", "backend")
     given = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}

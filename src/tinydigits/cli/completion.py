@@ -31,9 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Tell shtab what each argument takes, and print the script that it makes."""
     import shtab
 
-    from tinydigits.cli.main import _parser
+    from tinydigits.cli.main import build_parser
 
-    parser = _parser()
+    parser = build_parser()
     # argparse has no public way to its actions; shtab uses the same
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     for action in (action for command in commands.choices.values() for action in command._actions):

@@ -39,9 +39,9 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     if arguments.command is None:
-        _parser().print_help()
+        build_parser().print_help()
         return 2
     command = importlib.import_module(f"tinydigits.cli.{arguments.command}")
     try:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="tinydigits", description=__doc__, formatter_class=formatter)
     parser.add_argument("--version", action="version", version=f"tinydigits {version('tinydigits')}")

@@ -111,8 +111,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _verdict_text(training: "Run", verdict: Verdict) -> str:
-    model, reported = training.config.model, training.goal is not None and training.goal.name != "goal"
-    stated = f"{model} as reported" if reported else f"Goal of {model}"
+    from tinydigits.models.registry import target_of
+
+    model = training.config.model
+    stated = f"{model} as reported" if (target := target_of(model)) and target.documented else f"Goal of {model}"
     subject = f"Budget {verdict.budget}" if verdict.budget else stated
     return f"{subject} ({verdict.wording}): {verdict.verdict}, {verdict.reason}."
 

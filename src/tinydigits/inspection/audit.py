@@ -13,11 +13,12 @@ from msgspec.structs import replace
 from tinydigits.errors import ConfigError, RunError
 from tinydigits.inspection.budget import Budget, accuracy_clause, budget_of, describe, percent
 from tinydigits.inspection.inspect import check_figure, inspect_model, sum_of_rows
-from tinydigits.inspection.reported import read_reported
+from tinydigits.inspection.report_file import read_reported
 from tinydigits.inspection.result import UNKNOWN, FigureCheck, Inspection, Layer, sides, times
 from tinydigits.inspection.trace import Pair
 from tinydigits.models.factory import open_model
-from tinydigits.models.registry import Figure, Reported, Statement, list_models, reported_figures
+from tinydigits.models.registry import list_models, target_of
+from tinydigits.models.reported import Figure, Reported, Statement
 from tinydigits.models.user_model import code_sha256
 from tinydigits.models.weights import load_card, packaged_weights
 from tinydigits.records import Count, Fraction, Record, RunResult, StudyResult, read_record
@@ -84,7 +85,7 @@ def audit(
 
     Args:
         model: Any name, directory or file that `create_model` or `load_model` accepts.
-        reported: A TOML file of your own, instead of the document: see `inspection.reported`.
+        reported: A TOML file of your own, instead of the document: see `inspection.report_file`.
         study: A study of this network, for accuracy and epochs; by default that of its shipped weights, if any.
 
     Raises:
@@ -93,14 +94,14 @@ def audit(
         ModelError: the network cannot be built.
     """
     network, name = open_model(model)
-    documented = reported_figures(name)
-    if reported is None and (documented is None or documented.source is None):
+    target = target_of(name)
+    if reported is None and (target is None or not target.documented):
         raise ConfigError(f"{name}: no document describes it. Name a file of your own: --reported FILE.")
     inspection = inspect_model(network, name=name)
-    checked = read_reported(Path(reported), inspection) if reported is not None else documented
+    checked = read_reported(Path(reported), inspection) if reported is not None else target
     assert checked is not None
     trained = _study_accuracy(Path(study), inspection) if study is not None else _shipped_accuracy(name)
-    recipe = documented.documented_recipe if documented else None
+    recipe = target.documented_recipe if target else None
     result = check_reported(inspection, checked, trained, _proof_hint(name, recipe, checked.epochs))
     return replace(result, findings=(*result.findings, *_sampling(checked.accuracy)))
 

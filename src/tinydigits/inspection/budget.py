@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from tinydigits.errors import BudgetError, ConfigError, RunError
 from tinydigits.inspection.design_cost import DesignFacts
 from tinydigits.inspection.result import BudgetCheck, Inspection
-from tinydigits.models.registry import Target
+from tinydigits.models.reported import Target
 from tinydigits.records import LAST3, Clause, Outcome
 from tinydigits.settings import build, check_fraction, check_one_of, nearest, read_settings
 

@@ -31,7 +31,8 @@ from tinydigits.inspection.result import (
 )
 from tinydigits.inspection.trace import BATCH, Call, Operation, Pair, trace
 from tinydigits.models.factory import Model, build_given, open_model
-from tinydigits.models.registry import Figure, Reported, canonical_name, reported_figures
+from tinydigits.models.registry import canonical_name, target_of
+from tinydigits.models.reported import Figure, Reported
 
 _FLOAT_BYTES = 4
 _MEMORY_LINES = ("input_mb", "forward_backward_mb", "parameters_mb", "total_mb")
@@ -105,10 +106,10 @@ def inspect_model(model: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), 
         structure=_structure(operations, dropout=dropout, batch_norm=batch_norm),
         findings=(*_findings(lines), *_oddities(parameters, layers, noisy=noisy, mixing=mixing)),
     )
-    reported = reported_figures(name) if name is not None else None
+    reported = target_of(name) if name is not None else None
     if reported is None:
         return inspection
-    if reported.source is None:
+    if not reported.documented:
         return replace(inspection, goal=reported.target())
     total = sum_of_rows(reported, inspection)
     figures = (*(check_figure(figure, inspection) for figure in reported.figures), *([total] if total else []))

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from tinydigits.inspection.clause_table import clause_table
 from tinydigits.inspection.trace import Pair
-from tinydigits.models.registry import Target
+from tinydigits.models.reported import Target
 from tinydigits.records import Clause, FormatBytes, Outcome, Record
 
 UNKNOWN = "–"

@@ -5,7 +5,8 @@ from msgspec.structs import asdict
 from tinydigits.errors import UnknownModelError
 from tinydigits.inspection.inspect import inspect_model
 from tinydigits.models.factory import create_model
-from tinydigits.models.registry import Target, list_models
+from tinydigits.models.registry import list_models
+from tinydigits.models.reported import Target
 from tinydigits.models.weights import load_card, packaged_weights
 from tinydigits.records import Fraction, Interval, Record, Summary
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from tinydigits.errors import ConfigError
 from tinydigits.models.layers import Dropout, Residual, conv1x1, conv3x3
-from tinydigits.models.registry import Reported, register
+from tinydigits.models.registry import register
+from tinydigits.models.reported import Reported
 from tinydigits.settings import check_between
 
 _WIDEST = 1024  # channels that an option allows; more is a typing error, and would not fit in memory

@@ -13,82 +13,14 @@ from typing import Any, NamedTuple, TypeVar
 from torch import nn
 
 from tinydigits.errors import ModelError, UnknownModelError
+from tinydigits.models.reported import COMMON_RECIPE, Reported
 from tinydigits.models.user_model import is_user_model
-from tinydigits.records import Count, Fraction, Record
 from tinydigits.settings import nearest
 
 Builder = Callable[..., nn.Module]
 Build = TypeVar("Build", bound=Builder)
 
-COMMON_RECIPE = "fast"  # made for every network, and what those without a recipe of their own are trained with
 _ZOO = ("tinydigits.models.documented", "tinydigits.models.tiny")
-
-
-class Figure(Record, frozen=True):
-    """A figure that a document states, for one layer (counted from 1) or, with None, for the whole network.
-
-    Quantities: `parameters`; `macs`; `output` of a layer, `stated` as its shape, (C, H, W), or as (H, W) alone;
-    `receptive_field`, without a layer that of the last, and `jump`, in input pixels; `input_mb`,
-    `forward_backward_mb`, `parameters_mb` and `total_mb` (the memory lines of a layer summary, rounded to two
-    decimals). `words`: how the document puts it, if not in a table.
-    """
-
-    quantity: str
-    stated: int | float | tuple[int, ...]
-    layer: int | None = None
-    words: str | None = None
-
-
-class Statement(Record, frozen=True):
-    """What a document says of the structure in words, as far as a machine can check it.
-
-    `subject`: a fact of `inspection.result.Structure`, or `fully_connected` (there are such layers); `stated`: whether
-    it is so. With `layers` (counted from 1) it is about each of them: `batch_norm_after`, `dropout_after` (before the
-    next convolution), `size_kept` (the map's). `words`: how the document puts it.
-    """
-
-    subject: str
-    stated: bool = True
-    layers: tuple[int, ...] = ()
-    words: str | None = None
-
-
-class Target(Record, frozen=True):
-    """What a document reports of its network, or, without a `source`, our goal for ours. None: nothing is said.
-
-    `parameters` and `epochs` are upper bounds, `accuracy` is a lower one, to be exceeded if `strict`; `wording` is how
-    the document puts it.
-    """
-
-    parameters: Count | None = None
-    accuracy: Fraction | None = None
-    epochs: Count | None = None
-    strict: bool = False
-    source: str | None = None
-    wording: str | None = None
-
-    def target(self) -> "Target":
-        """The target alone, without what a subclass adds."""
-        return Target(*(getattr(self, name) for name in Target.__struct_fields__))
-
-
-class Reported(Target, frozen=True, kw_only=True):
-    """A target with all that can be checked beside it, and the recipes made for it.
-
-    `recipe` is what the network is trained with unless another is named; `recipes` are others that are made for it.
-    `figures` and `statements` are measured by `inspect` and `audit`; `notes` say how the document was read.
-    """
-
-    recipe: str = COMMON_RECIPE
-    recipes: tuple[str, ...] = ()
-    figures: tuple[Figure, ...] = ()
-    statements: tuple[Statement, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def documented_recipe(self) -> str | None:
-        """The document's own recipe, if one is known."""
-        return next((recipe for recipe in self.recipes if recipe.startswith("documented-")), None)
 
 
 class _Entry(NamedTuple):
@@ -194,7 +126,7 @@ def _option_value(name: str, key: str, text: str, kind: type) -> bool | int | fl
         raise ModelError(f"{name}: {key} = {text!r}: must be {number}, as in +{key.replace('_', '-')}=1.") from error
 
 
-def reported_figures(name: str) -> Reported | None:
+def target_of(name: str) -> Reported | None:
     """What is reported of a model, or our goal for it; None for a user's own model or a variant.
 
     Raises:

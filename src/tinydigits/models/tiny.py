@@ -6,7 +6,8 @@ from itertools import pairwise
 from torch import nn
 
 from tinydigits.models.layers import Dropout, conv1x1, conv3x3
-from tinydigits.models.registry import Reported, register
+from tinydigits.models.registry import register
+from tinydigits.models.reported import Reported
 
 
 @register(goal=Reported(parameters=20_000, accuracy=0.9965, epochs=19, recipe="record-20k"))

@@ -21,7 +21,7 @@ from tinydigits.settings import DEFAULT_MODEL, check_one_of
 from tinydigits.training.config import DEVICES
 from tinydigits.training.loop import fit, start_state
 from tinydigits.training.prepare import build_network, prepare_task
-from tinydigits.training.recipes import run_config
+from tinydigits.training.run_config import run_config
 
 CLASSES = 10
 _RANGES = ((0.0, 1.0), (0.0, 16.0), (0.0, 255.0))  # of pixels: fractions of ink, optdigits, bytes

@@ -1,20 +1,18 @@
 """Named recipes: each is a function whose docstring states its result, and the command that checks it."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fnmatch import fnmatch
-from pathlib import Path
 
 from tinydigits.data.augment import Augmentation
 from tinydigits.errors import ConfigError
-from tinydigits.models.registry import COMMON_RECIPE, model_of_recipe, reported_figures
-from tinydigits.settings import DEFAULT_MODEL, nearest, read_settings
-from tinydigits.training.config import Optimizer, Recipe, RunConfig, Schedule, config_from_dict
+from tinydigits.settings import nearest
+from tinydigits.training.config import Optimizer, Recipe, Schedule
 
 _RECIPES: dict[str, Callable[[], Recipe]] = {}
 
 
-def recipe(function: Callable[[], Recipe]) -> Callable[[], Recipe]:
+def register_recipe(function: Callable[[], Recipe]) -> Callable[[], Recipe]:
     """Register a recipe under the function's name, with dashes."""
     _RECIPES[function.__name__.replace("_", "-")] = function
     return function
@@ -37,70 +35,12 @@ def get_recipe(name: str) -> Recipe:
     return _RECIPES[key]()
 
 
-def own_recipe(model: str) -> str:
-    """The name of the recipe that a model is trained with unless another is named.
-
-    Raises:
-        UnknownModelError: there is no such model.
-    """
-    reported = reported_figures(model)
-    return reported.recipe if reported else COMMON_RECIPE
-
-
 def is_named(recipe: Recipe) -> bool:
     """Whether flags can ask for it: it is the recipe of its name, but perhaps for the number of epochs."""
     return recipe.name in _RECIPES and replace(get_recipe(recipe.name), epochs=recipe.epochs) == recipe
 
 
-def run_config(
-    model: str | None = None,
-    recipe: str | Recipe | None = None,
-    *,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    file: Path | None = None,
-    **settings: object,
-) -> RunConfig:
-    """A run's config: the defaults, then the settings file, then what is named here.
-
-    Args:
-        model: A zoo name or the user's own; None: the file's, else the one that the recipe is made for, else tiny-10k.
-        recipe: A recipe, or its name; None: the file's, else the model's own.
-        epochs: Instead of the recipe's.
-        batch_size: Instead of the recipe's.
-        learning_rate: Instead of the recipe's.
-        file: Settings in a .toml or .json file, or the `config.json` that a run keeps.
-        **settings: Other settings of `RunConfig`: data, data_dir, split, seed, device, threads, backend.
-
-    Raises:
-        ConfigError: a value or a key is wrong.
-        UnknownModelError: there is no such model.
-    """
-    made_for = model_of_recipe(recipe) if isinstance(recipe, str) else None
-    values: dict[str, object] = {"model": made_for or DEFAULT_MODEL}
-    if file is not None:
-        values |= read_settings(file)
-        values.pop("schema", None)  # of a run's own config.json
-    values |= {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
-    if model is not None:
-        values["model"] = model
-    chosen = recipe or values.get("recipe")
-    if not chosen:  # a model of another type is rejected with the whole config
-        chosen = own_recipe(values["model"]) if isinstance(values["model"], str) else COMMON_RECIPE
-    if isinstance(chosen, str):
-        chosen = get_recipe(chosen)
-    values["recipe"] = asdict(chosen) if isinstance(chosen, Recipe) else chosen
-    config = config_from_dict(values, str(file or "settings"))
-    own = config.recipe
-    own = replace(own, epochs=own.epochs if epochs is None else epochs)
-    own = replace(own, batch_size=own.batch_size if batch_size is None else batch_size)
-    if learning_rate is not None:
-        own = replace(own, optimizer=replace(own.optimizer, learning_rate=learning_rate))
-    return replace(config, recipe=own)
-
-
-@recipe
+@register_recipe
 def fast() -> Recipe:
     """Ours, for every network of the zoo: one cycle of AdamW, mild augmentation that ends before the last epochs.
 
@@ -118,7 +58,7 @@ def fast() -> Recipe:
     )
 
 
-@recipe
+@register_recipe
 def era() -> Recipe:
     """Ours, for the course's budgets: as `fast`, 15 epochs, the last three not augmented, EMA of the weights.
 
@@ -130,7 +70,7 @@ def era() -> Recipe:
     return replace(base, name="era", epochs=15, augmentation=replace(base.augmentation, off_epochs=3), ema_decay=0.998)
 
 
-@recipe
+@register_recipe
 def record_20k() -> Recipe:
     """Ours, for tiny-20k: as `fast`, but batches of 64, 19 epochs, and EMA of the weights.
 
@@ -141,7 +81,7 @@ def record_20k() -> Recipe:
     return replace(fast(), name="record-20k", epochs=19, batch_size=64, ema_decay=0.998)
 
 
-@recipe
+@register_recipe
 def record_10k() -> Recipe:
     """Ours, for tiny-10k: that of tiny-20k.
 
@@ -152,7 +92,7 @@ def record_10k() -> Recipe:
     return replace(record_20k(), name="record-10k")
 
 
-@recipe
+@register_recipe
 def record_5k() -> Recipe:
     """Ours, for tiny-5k: as that of tiny-20k, 40 epochs, the last 5 not augmented, and a larger learning rate.
 
@@ -163,7 +103,7 @@ def record_5k() -> Recipe:
     return _longer("record-5k", epochs=40, off_epochs=5, learning_rate=0.015, strength=1.0)
 
 
-@recipe
+@register_recipe
 def record_2k() -> Recipe:
     """Ours, for tiny-2k: 40 epochs, and weaker augmentation.
 
@@ -174,7 +114,7 @@ def record_2k() -> Recipe:
     return _longer("record-2k", epochs=40, off_epochs=5, learning_rate=0.02, strength=0.6)
 
 
-@recipe
+@register_recipe
 def record_1k() -> Recipe:
     """Ours, for tiny-1k: 60 epochs, and half the augmentation.
 
@@ -185,7 +125,7 @@ def record_1k() -> Recipe:
     return _longer("record-1k", epochs=60, off_epochs=7, learning_rate=0.02, strength=0.5)
 
 
-@recipe
+@register_recipe
 def record_500() -> Recipe:
     """Ours, for tiny-500: 60 epochs, and a fifth of the augmentation.
 
@@ -196,7 +136,7 @@ def record_500() -> Recipe:
     return _longer("record-500", epochs=60, off_epochs=7, learning_rate=0.02, strength=0.2)
 
 
-@recipe
+@register_recipe
 def record_era() -> Recipe:
     """Ours, for era-record: the course's 15 epochs, the last 3 not augmented.
 
@@ -207,7 +147,7 @@ def record_era() -> Recipe:
     return _longer("record-era", epochs=15, off_epochs=3, learning_rate=0.015, strength=0.7)
 
 
-@recipe
+@register_recipe
 def sprint() -> Recipe:
     """Ours, to reach 99.4 % in the shortest time: three epochs of `fast`, two of them augmented half as much.
 
@@ -216,7 +156,7 @@ def sprint() -> Recipe:
     return replace(fast(), name="sprint", epochs=3, augmentation=_augmentation(0.5, off_epochs=1))
 
 
-@recipe
+@register_recipe
 def dash() -> Recipe:
     """Ours, to reach 99.0 % in the shortest time: an epoch of `fast`, not augmented.
 
@@ -225,7 +165,7 @@ def dash() -> Recipe:
     return replace(fast(), name="dash", epochs=1, augmentation=Augmentation())
 
 
-@recipe
+@register_recipe
 def documented_blocks_19k() -> Recipe:
     """The published log of the same stack: SGD 0.05, batch 512, a tenth after 10 epochs, rotation ±15°, 19 epochs."""
     return Recipe(
@@ -238,14 +178,14 @@ def documented_blocks_19k() -> Recipe:
     )
 
 
-@recipe
+@register_recipe
 def documented_layered_19k() -> Recipe:
     """The published log: SGD 0.015, momentum 0.9, batch 128, no augmentation, no schedule, 19 epochs."""
     optimizer = Optimizer("sgd", learning_rate=0.015, momentum=0.9)
     return Recipe("documented-layered-19k", epochs=19, batch_size=128, optimizer=optimizer)
 
 
-@recipe
+@register_recipe
 def improved_layered_19k() -> Recipe:
     """The published log with a one-cycle schedule and `fast`'s augmentation: it reaches what was reported.
 
@@ -257,7 +197,7 @@ def improved_layered_19k() -> Recipe:
     return replace(base, name="improved-layered-19k", schedule=fast().schedule, augmentation=fast().augmentation)
 
 
-@recipe
+@register_recipe
 def documented_bottleneck_9k() -> Recipe:
     """A related published run: SGD 0.01, momentum 0.9, batch 128, rotation ±12°; 14 epochs meet "less than 15"."""
     return Recipe(
@@ -269,7 +209,7 @@ def documented_bottleneck_9k() -> Recipe:
     )
 
 
-@recipe
+@register_recipe
 def improved_bottleneck_9k() -> Recipe:
     """Ours, for a network with much dropout: as `era`, but small batches, augmented little, and not in the end.
 
@@ -286,14 +226,14 @@ def improved_bottleneck_9k() -> Recipe:
     )
 
 
-@recipe
+@register_recipe
 def documented_plain_9k() -> Recipe:
     """The published log: SGD 0.01, momentum 0.9, batch 64, one epoch."""
     optimizer = Optimizer("sgd", learning_rate=0.01, momentum=0.9)
     return Recipe("documented-plain-9k", epochs=1, batch_size=64, optimizer=optimizer)
 
 
-@recipe
+@register_recipe
 def improved_plain_9k() -> Recipe:
     """The published log with AdamW at 0.005 and a one-cycle schedule instead of SGD: it reaches what was reported.
 

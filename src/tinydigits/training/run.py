@@ -22,7 +22,7 @@ from tinydigits.inspection.budget import (
 from tinydigits.inspection.inspect import inspect_model
 from tinydigits.inspection.result import Inspection
 from tinydigits.models.factory import Model
-from tinydigits.models.registry import reported_figures
+from tinydigits.models.registry import target_of
 from tinydigits.models.user_model import code_sha256
 from tinydigits.models.weights import FILE_NAME, count_parameters, save_weights
 from tinydigits.records import LAST3, Card, Epoch, RunResult, Verdict, write_record
@@ -31,7 +31,8 @@ from tinydigits.training.config import RunConfig
 from tinydigits.training.environment import environment
 from tinydigits.training.loop import Custom, Step, Task, TrainingState, ema_weights, fit, start_state
 from tinydigits.training.prepare import BuiltNetwork, build_network, prepare_task
-from tinydigits.training.recipes import is_named, run_config
+from tinydigits.training.recipes import is_named
+from tinydigits.training.run_config import run_config
 from tinydigits.training.rundir import (
     append_batches,
     create_run_directory,
@@ -46,8 +47,8 @@ from tinydigits.training.rundir import (
 class Run:
     """A run that is prepared or under way.
 
-    `goal` is its budget, else what is reported of its model as one; `inspection` is there if there is a goal. `logged`
-    counts the steps that stand in batches.jsonl already.
+    `held_to` is its budget, else the target of its model as one; `inspection` is there if it is held to something.
+    `logged` counts the steps that stand in batches.jsonl already.
     """
 
     config: RunConfig
@@ -57,7 +58,7 @@ class Run:
     data: DigitData
     code_sha256: str | None  # of the user's own file; None for a model of the zoo
     budget: Budget | None
-    goal: Budget | None
+    held_to: Budget | None
     inspection: Inspection | None
     why_torch: str  # see `Choice`
     logged: int = 0
@@ -105,7 +106,7 @@ def train(
     directory = Path(out) if out is not None else None
     if model is not None:
         custom = replace(custom or Custom(), model=model)
-    return _finished(start_run(config or run_config(), directory, budget=budget, custom=custom), on_record)
+    return _train_to_end(start_run(config or run_config(), directory, budget=budget, custom=custom), on_record)
 
 
 def resume(
@@ -124,10 +125,10 @@ def resume(
         RunError: it is no run directory, it is finished, or its digits, network or custom parts are not the same.
     """
     moved = Path(data_dir) if data_dir is not None else None
-    return _finished(resume_run(Path(path), budget=budget, data_dir=moved, custom=custom), on_record)
+    return _train_to_end(resume_run(Path(path), budget=budget, data_dir=moved, custom=custom), on_record)
 
 
-def _finished(run: "Run", on_record: Listener | None) -> RunResult:
+def _train_to_end(run: "Run", on_record: Listener | None) -> RunResult:
     for record in run_epochs(run):
         if on_record is not None:
             on_record(run, record)
@@ -143,10 +144,12 @@ def start_run(
 ) -> Run:
     """Build the network, load the digits (unless they are given), make the directory.
 
-    Nothing is left behind when that fails, or when the network is over the budget.
+    Raises:
+        BudgetError: the network or its training is over the budget.
+        TinydigitsError: whatever else a user can cause; nothing is left behind then.
     """
     network = build_network(config, custom)
-    return _prepared(network, data, budget, lambda: create_run_directory(network.config, out, network.custom.parts))
+    return _prepare_run(network, data, budget, lambda: create_run_directory(network.config, out, network.custom.parts))
 
 
 def resume_run(
@@ -175,12 +178,41 @@ def resume_run(
         config = replace(config, data_dir=str(data_dir))
     if (path / "result.json").exists():
         raise RunError(f"{path} is finished: result.json is there. Start another run with `tinydigits train`.")
-    run = _prepared(build_network(config, custom), data, budget, lambda: path)
+    run = _prepare_run(build_network(config, custom), data, budget, lambda: path)
     if (file := path / "state.safetensors").exists():  # else it was killed before its first epoch ended
         load_state(run.state, file, run.identity)
     rewind_batches(path, run.state.steps_done)
     run.logged = run.state.steps_done
     return run
+
+
+def _prepare_run(
+    network: BuiltNetwork, data: DigitData | None, budget: Budget | None, make_directory: Callable[[], Path]
+) -> Run:
+    """The run at its first step. The budget is checked before digits are loaded, and the directory is made last.
+
+    Raises:
+        BudgetError: the network or its training is over the budget.
+    """
+    config, named = network.config, network.custom.model is None
+    target = target_of(config.model) if named else None
+    held_to = budget or (budget_of(target) if target else None)
+    inspection = inspect_model(network.model, name=config.model if named else None) if held_to else None
+    if budget is not None and inspection is not None:
+        reject_over_budget(budget, inspection, config.recipe.epochs)
+    task, data = prepare_task(network, data)
+    return Run(
+        config=config,
+        directory=make_directory(),
+        task=task,
+        state=start_state(network.model, task),
+        data=data,
+        code_sha256=code_sha256(config.model) if named else None,
+        budget=budget,
+        held_to=held_to,
+        inspection=inspection,
+        why_torch=network.why_torch,
+    )
 
 
 def run_epochs(run: Run) -> Iterator[Step | Epoch]:
@@ -237,22 +269,22 @@ def finish_run(run: Run) -> RunResult:
 
 
 def _verdict(run: Run, accuracy: float, last3: float) -> Verdict | None:
-    """What this one run says of its goal; None: there is none.
+    """What this one run says of what it is held to; None: nothing.
 
     One run can refute an accuracy, and keep every other clause. It cannot prove an accuracy: that takes three seeds.
     """
-    goal = run.goal
-    if goal is None or run.inspection is None:
+    budget = run.held_to
+    if budget is None or run.inspection is None:
         return None
-    mean = accuracy if goal.accuracy_of == "final" else last3
-    clauses = structural_clauses(goal, run.inspection, len(run.state.epochs))
-    clause = accuracy_clause(goal, mean=mean, lower_bound=None, n=1, data=run.data.name, split=run.config.split)
+    mean = accuracy if budget.accuracy_of == "final" else last3
+    clauses = structural_clauses(budget, run.inspection, len(run.state.epochs))
+    clause = accuracy_clause(budget, mean=mean, lower_bound=None, n=1, data=run.data.name, split=run.config.split)
     if clause is not None:
         clauses = (*clauses, clause)
     verdict = overall_verdict(clauses)
     return Verdict(
         budget=run.budget.name if run.budget else None,
-        wording=budget_in_words(goal),
+        wording=budget_in_words(budget),
         verdict=verdict,
         reason="; ".join(clause.sentence for clause in clauses if clause.verdict == verdict),
         clauses=clauses,
@@ -266,35 +298,6 @@ def preview_augmentation(run: Run, variants: int = 8) -> Variants | None:
         return None
     images, labels = run.task.train.images.cpu().numpy(), run.task.train.labels.cpu().numpy()
     return augmented_variants(images, labels, recipe.augmentation, run.config.seed, variants)
-
-
-def _prepared(
-    network: BuiltNetwork, data: DigitData | None, budget: Budget | None, make_directory: Callable[[], Path]
-) -> Run:
-    """The run at its first step. The budget is checked before digits are loaded, and the directory is made last.
-
-    Raises:
-        BudgetError: the network or its training is over the budget.
-    """
-    config, named = network.config, network.custom.model is None
-    reported = reported_figures(config.model) if named else None
-    goal = budget or (budget_of(reported) if reported else None)
-    inspection = inspect_model(network.model, name=config.model if named else None) if goal else None
-    if budget is not None and inspection is not None:
-        reject_over_budget(budget, inspection, config.recipe.epochs)
-    task, data = prepare_task(network, data)
-    return Run(
-        config=config,
-        directory=make_directory(),
-        task=task,
-        state=start_state(network.model, task),
-        data=data,
-        code_sha256=code_sha256(config.model) if named else None,
-        budget=budget,
-        goal=goal,
-        inspection=inspection,
-        why_torch=network.why_torch,
-    )
 
 
 def _log_batches(run: Run) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tinydigits.errors import ConfigError
 from tinydigits.inspection.result import Inspection
-from tinydigits.models.registry import Figure, Reported, Statement
+from tinydigits.models.reported import Figure, Reported, Statement
 from tinydigits.settings import build, check_fraction, read_settings
 
 _FACTS = ("batch_norm", "dropout", "global_pooling", "single_linear_head")
