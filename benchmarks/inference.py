@@ -42,7 +42,7 @@ from tinydigits.exporters.c.runner import FLAGS
 from tinydigits.exporters.fold import fold_network
 from tinydigits.exporters.formats import EXPORTERS
 from tinydigits.exporters.onnx import onnx_model, open_session
-from tinydigits.exporters.quantize import int8_graph
+from tinydigits.exporters.quantize import shipped_or_quantized
 from tinydigits.inference import graph as reference
 from tinydigits.inference import int8
 from tinydigits.inference.graph import Graph
@@ -220,7 +220,7 @@ def load_network(name: str, data: DigitData) -> Network:
     """A network with the weights that ship, folded, and in int8."""
     model, card = load_model(name)
     graph = fold_network(model, card)
-    return Network(model, card, graph, int8_graph(graph, data))
+    return Network(model, card, graph, shipped_or_quantized(graph, data))
 
 
 def network_figures(network: Network, digits: Pictures, setting: Setting, directory: Path) -> Figures:

@@ -263,7 +263,7 @@ def test_many_pictures_stream_and_use_several_processes(here: Path, call: Run, m
     for i in range(60):
         shutil.copy(("seven", "two", "one", "zero")[i % 4] + ".png", f"many/{i:02}.png")
     alone = call("many")
-    monkeypatch.setattr(command, "_MANY", 50)
+    monkeypatch.setattr(command, "_PICTURES_FOR_PROCESSES", 50)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert call("many") == alone
     assert alone[0] == 0

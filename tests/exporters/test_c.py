@@ -22,7 +22,7 @@ from tinydigits.errors import ExportError, ToolMissingError
 from tinydigits.exporters.c.generate import arena_bytes, c_name, write_c
 from tinydigits.exporters.c.runner import run_c
 from tinydigits.exporters.quantize import quantize
-from tinydigits.inference import graph as floats
+from tinydigits.inference import graph as float32
 from tinydigits.inference import int8
 from tinydigits.inference.graph import Graph
 from tinydigits.inference.int8 import Int8Graph
@@ -68,7 +68,7 @@ def of_kind(graph: Graph, kind: str) -> Graph | Int8Graph:
 
 
 def reference(graph: Graph | Int8Graph, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.int32]:
-    return int8.run(graph, images) if isinstance(graph, Int8Graph) else floats.run(graph, images)
+    return int8.run(graph, images) if isinstance(graph, Int8Graph) else float32.run(graph, images)
 
 
 def assert_same(

@@ -21,7 +21,7 @@ from tinydigits.exporters.export import export
 from tinydigits.exporters.fold import fold_network
 from tinydigits.exporters.formats import EXPORTERS, Exporter, Images, Outputs, PictureExporter, TrainedNetwork
 from tinydigits.exporters.parity import PyTorchLogits, check_parity, pictures_of_digits
-from tinydigits.inference import graph as floats
+from tinydigits.inference import graph as float32
 from tinydigits.inference import int8
 from tinydigits.inference.graph import Graph
 from tinydigits.inference.int8 import Int8Graph
@@ -99,7 +99,7 @@ class Interpreter:
         if self.op is not None:
             written = _damaged(written, self.op)
         if isinstance(written, Graph):
-            return _labelled(floats.run(written, images), written.threshold)
+            return _labelled(float32.run(written, images), written.threshold)
         return _labelled(int8.run(written, images), written.integer_threshold)
 
 

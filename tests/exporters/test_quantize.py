@@ -9,7 +9,7 @@ from tests.support.networks import FRONT, conv, depthwise, digits, odd_graphs, p
 from tinydigits.data.dataset import DigitData
 from tinydigits.exporters.fold import fold_network
 from tinydigits.exporters.quantize import quantize
-from tinydigits.inference import graph as floats
+from tinydigits.inference import graph as float32
 from tinydigits.inference import int8
 from tinydigits.inference.graph import Affine, AveragePool, Conv, Graph, MaxPool, Relu
 from tinydigits.inference.int8 import Int8AveragePool, Int8Conv, Requantise, check_ranges
@@ -24,7 +24,7 @@ SHIPPED = [name for name in list_models() if packaged_weights(name)]
 @pytest.mark.parametrize("name", zoo_cases())
 def test_logits_stay_near_whatever_the_network(name: str) -> None:
     graph = zoo_graph(name)
-    wanted = floats.run(graph, digits())
+    wanted = float32.run(graph, digits())
     quantized = quantize(graph, digits())
     found = int8.run(quantized, digits()) * quantized.logit_scale
     assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.99
@@ -35,7 +35,7 @@ def test_logits_stay_near_whatever_the_network(name: str) -> None:
 def test_logits_stay_near_for_what_the_zoo_lacks(name: str) -> None:
     graph = odd_graphs()[name]
     quantized = quantize(graph, digits())
-    found, wanted = int8.run(quantized, digits()) * quantized.logit_scale, floats.run(graph, digits())
+    found, wanted = int8.run(quantized, digits()) * quantized.logit_scale, float32.run(graph, digits())
     assert np.abs(found - wanted).mean() < 0.2 * wanted.std()
 
 
@@ -47,7 +47,7 @@ def test_shipped_networks_lose_at_most_a_tenth_of_a_point(name: str, mnist: Digi
     assert isinstance(shipped, int8.Int8Graph)
     graph = fold_network(*load_model(name))
     images, labels = mnist.test.images[:4000], mnist.test.labels[:4000]
-    float_accuracy = (floats.run(graph, images).argmax(axis=1) == labels).mean()
+    float_accuracy = (float32.run(graph, images).argmax(axis=1) == labels).mean()
     assert float_accuracy > (0.96 if name == "tiny-500" else 0.98)
     assert (int8.run(shipped, images).argmax(axis=1) == labels).mean() >= float_accuracy - 0.001
 
@@ -113,7 +113,7 @@ def test_a_negative_scale_behind_a_max_pool_is_kept_right() -> None:
     ):
         graph = Graph("flips", ops, "")
         quantized = quantize(graph, digits())
-        wanted = floats.run(graph, digits())
+        wanted = float32.run(graph, digits())
         found = int8.run(quantized, digits()) * quantized.logit_scale
         assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.995
 
@@ -124,7 +124,7 @@ def test_what_ends_in_a_relu_or_a_pool_still_gives_logits() -> None:
     graph = Graph("ends", (conv, Relu()), "")
     quantized = quantize(graph, digits())
     found = int8.run(quantized, digits()) * quantized.logit_scale
-    wanted = floats.run(graph, digits())
+    wanted = float32.run(graph, digits())
     assert np.abs(found - wanted).max() < 0.02 * wanted.max()
 
 
@@ -137,7 +137,7 @@ def test_channels_of_very_unequal_ranges_between_two_convolutions_are_all_kept()
     after = replace(after, weight=after.weight / scale)
     graph = Graph("unequal", (FRONT, conv(6, 1, (3, 3)), Relu(), before, after), "")
     quantized = quantize(graph, digits())
-    found, wanted = int8.run(quantized, digits()) * quantized.logit_scale, floats.run(graph, digits())
+    found, wanted = int8.run(quantized, digits()) * quantized.logit_scale, float32.run(graph, digits())
     assert np.abs(found - wanted).mean() < 0.05 * (wanted - wanted.mean(axis=0)).std()
 
 
@@ -167,7 +167,7 @@ def test_a_channel_without_weights_keeps_its_bias() -> None:
     graph = Graph("pruned", (conv, Relu(), head), "")
     quantized = quantize(graph, digits())
     found = int8.run(quantized, digits()) * quantized.logit_scale
-    assert np.corrcoef(found.ravel(), floats.run(graph, digits()).ravel())[0, 1] > 0.995
+    assert np.corrcoef(found.ravel(), float32.run(graph, digits()).ravel())[0, 1] > 0.995
 
 
 def test_what_stands_before_the_first_convolution_is_kept() -> None:
@@ -182,7 +182,7 @@ def test_what_stands_before_the_first_convolution_is_kept() -> None:
         graph = Graph("early", ops, "")
         quantized = quantize(graph, digits())
         found = int8.run(quantized, digits()) * quantized.logit_scale
-        assert np.corrcoef(found.ravel(), floats.run(graph, digits()).ravel())[0, 1] > 0.999
+        assert np.corrcoef(found.ravel(), float32.run(graph, digits()).ravel())[0, 1] > 0.999
 
 
 @pytest.mark.parametrize("factor", [0, 1e-9, 1e5, 1e12])
@@ -194,5 +194,5 @@ def test_dead_and_loud_layers_are_quantised_too(factor: float) -> None:
     for ops in ((first, Relu(), head), (first, Relu(), dead, Relu(), head)):
         graph = Graph("loud", ops, "")
         quantized = quantize(graph, digits())
-        found, wanted = int8.run(quantized, digits()) * quantized.logit_scale, floats.run(graph, digits())
+        found, wanted = int8.run(quantized, digits()) * quantized.logit_scale, float32.run(graph, digits())
         assert np.abs(found - wanted).max() <= max(0.05 * np.abs(wanted).max(), 2**-16)

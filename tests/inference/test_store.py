@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests.support.networks import odd_graphs
 from tinydigits.errors import WeightsError
 from tinydigits.exporters.quantize import quantize
-from tinydigits.inference import graph as floats
+from tinydigits.inference import graph as float32
 from tinydigits.inference import int8
 from tinydigits.inference.graph import Graph
 from tinydigits.inference.int8 import Int8Graph
@@ -48,7 +48,7 @@ def test_depthwise_convolutions_are_kept(tmp_path: Path) -> None:
 
 
 def _logits(graph: Graph | Int8Graph) -> NDArray[Any]:
-    return floats.run(graph, IMAGES) if isinstance(graph, Graph) else int8.run(graph, IMAGES)
+    return float32.run(graph, IMAGES) if isinstance(graph, Graph) else int8.run(graph, IMAGES)
 
 
 def test_there_is_none_for_an_unknown_model() -> None:

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from tinydigits.data.normalize import Normalization
 from tinydigits.data.sources import load_dataset
 from tinydigits.exporters.fold import fold_network
-from tinydigits.inference import graph as floats
 from tinydigits.inference import int8
-from tinydigits.inference.graph import Affine, AveragePool, Conv, Graph, MaxPool, Op, Pair, Relu
+from tinydigits.inference.graph import Affine, AveragePool, Conv, Graph, MaxPool, Op, Pair, Relu, output_shapes
 from tinydigits.inference.int8 import Int8AveragePool, Int8Conv, Int8Graph, Requantise
 from tinydigits.models.factory import create_model, load_model
 from tinydigits.models.registry import list_models
@@ -120,7 +119,7 @@ _ODD: dict[str, tuple[Op, ...]] = {
 def odd_graphs() -> dict[str, Graph]:
     """By what is odd in them."""
     for name, ops in _ODD.items():
-        assert floats.output_shapes(ops)[-1] == (10, 1, 1), name
+        assert output_shapes(ops)[-1] == (10, 1, 1), name
     return {name: Graph("odd", ops, "0" * 64) for name, ops in _ODD.items()}
 
 
@@ -146,7 +145,7 @@ def odd_int8_graph() -> Int8Graph:
         integers((5, 1, 3, 3), requantise(5, 31), padding=(1, 2), depthwise=True),
         Int8AveragePool((2, 2), (1, 2), (1, 0), requantise(5, 26), zero_point=9),
     )
-    height, width = floats.output_shapes(body)[-1][1:]
+    height, width = output_shapes(body)[-1][1:]
     ops = (*body, integers((10, 5, height, width), requantise(10, 20, clamp=False)))
     int8.check_ranges(ops)
     return Int8Graph("odd", ops, 2.0**-16, "0" * 64)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tinydigits.data.augment import Augmentation, random_matrices
+from tinydigits.data.augment import Augmentation, affine_matrices, affine_numbers
 from tinydigits.data.normalize import Normalization
 from tinydigits.errors import DivergedError
 from tinydigits.models.factory import create_model
@@ -166,4 +166,4 @@ def test_an_epochs_matrices_are_those_of_its_batches() -> None:
     assert whole.shape == (count, 2, 3)
     for i, part in enumerate(whole.split(16)):
         generator = torch.Generator().manual_seed(derive_seed(3, 1, i))
-        assert torch.equal(part, random_matrices(len(part), 28, recipe.augmentation, generator))
+        assert torch.equal(part, affine_matrices(affine_numbers(len(part), generator), 28, recipe.augmentation))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.training.test_loop import RECIPE, task_to_learn
 from tinydigits.cli.main import main
-from tinydigits.data.augment import Augmentation, random_matrices
+from tinydigits.data.augment import Augmentation, affine_matrices, affine_numbers
 from tinydigits.data.normalize import Normalization
 from tinydigits.errors import ConfigError, ToolMissingError
 from tinydigits.models.factory import create_model
@@ -161,7 +161,7 @@ def test_pictures_are_resampled_as_in_pytorch() -> None:
         TorchBackend(model, NORMALIZATION, F.cross_entropy),
     )
     wide = Augmentation(30, 6, 0.3, 20, 0.5)
-    maps = random_matrices(40, 28, wide, torch.Generator().manual_seed(3))
+    maps = affine_matrices(affine_numbers(40, torch.Generator().manual_seed(3)), 28, wide)
     for each in (maps, None):
         native.forward(images, each)
         found = pictures_of(native.slice_of(0, 40).pixels, 40)

@@ -1,4 +1,4 @@
-"""Evaluate a model: overall and per-digit accuracy, confusion matrix, worst mistakes.
+"""Evaluate a model: overall and per-digit accuracy, confusion, worst mistakes.
 
 MODEL is a zoo name with shipped weights, a run directory, or a .safetensors
 file with its card beside it. A run directory, or the directory named by
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tinydigits.data.dataset import Dataset
 
-_LISTED = 10  # mistakes on the screen
+_MISTAKES_SHOWN = 10  # mistakes on the screen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     if result.warning:
         print_warning(f"Warning: {result.warning}")
     out = arguments.out or (Path(source) if Path(source).is_dir() else None)
-    files = _write_files(result, data.split(split)[1], out) if out is not None else []
+    files = write_files(result, data.split(split)[1], out) if out is not None else []
     print_result(result, arguments.json, partial(_print, files=files))
     return 0
 
@@ -66,7 +66,8 @@ def _prepare_device(arguments: argparse.Namespace) -> "torch.device":
     return choose_device(arguments.device or "auto")
 
 
-def _write_files(result: EvaluationResult, digits: "Dataset", out: Path) -> list[Path]:
+def write_files(result: EvaluationResult, digits: "Dataset", out: Path) -> list[Path]:
+    """The pictures and evaluation.json of an evaluation, in a directory."""
     from tinydigits.reports.plots import confusion_picture, mistakes_picture
     from tinydigits.storage import make_directory
 
@@ -91,6 +92,6 @@ def _print(result: EvaluationResult, console: "Console", files: list[Path]) -> N
         console.print(f"\nWhat the run itself measured (on {result.run.data}):", tables.run_table(result.run))
     console.print(tables.per_digit_table(result.per_digit), tables.confusion_table(result.confusion))
     if result.mistakes:
-        console.print(tables.mistakes_table(result.mistakes[:_LISTED]))
+        console.print(tables.mistakes_table(result.mistakes[:_MISTAKES_SHOWN]))
     for file in files:
         print_plain(console, f"wrote {file}")

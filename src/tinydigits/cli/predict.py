@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from tinydigits.inference.files import Picture
     from tinydigits.records import Prediction
 
-_MANY = 500  # pictures from which several processes are worth their start
-_NAMED = 5  # skipped files that a warning names
+_PICTURES_FOR_PROCESSES = 500  # pictures from which several processes are worth their start
+_SKIPPED_SHOWN = 5  # skipped files that a warning names
 _SHADES = " ░▒▓█"
 
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     classifier = load_classifier(model)
     sources, skipped = find_pictures(words, lambda: sys.stdin.buffer.read())
     _warn_of_skipped(skipped)
-    workers = 1 if len(sources) < _MANY else os.cpu_count() or 1
+    workers = 1 if len(sources) < _PICTURES_FOR_PROCESSES else os.cpu_count() or 1
     console = stderr_console() if arguments.json else stdout_console()
     seen = not arguments.json and console.is_terminal  # predictions, while one waits for the others
     pictures = watched(read_pictures(sources, workers), "pictures", len(sources), hidden=seen or len(sources) < 2)
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _warn_of_skipped(skipped: Sequence[str]) -> None:
     if skipped:
-        names = ", ".join(map(printable, skipped[:_NAMED])) + (", …" if len(skipped) > _NAMED else "")
+        names = ", ".join(map(printable, skipped[:_SKIPPED_SHOWN])) + (", …" if len(skipped) > _SKIPPED_SHOWN else "")
         files = "1 file that does" if len(skipped) == 1 else f"{len(skipped):,} files that do"
         print_warning(f"Warning: skipped {files} not end like a picture: {names}")
 

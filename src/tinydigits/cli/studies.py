@@ -28,7 +28,7 @@ from tinydigits.records import OUTCOMES, StudyRow
 _USUAL = (Path("studies"), Path("runs"))
 _SORT_KEYS = ("path", "lower-bound", "accuracy", "parameters", "epochs", "seeds", "time", "newest")
 _SHOWN = 100  # rows, unless --best says otherwise
-_NAMED = 5  # files that are left out
+_FILES_SHOWN = 5  # files that are left out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,5 +110,5 @@ def _print(rows: Sequence[StudyRow], most: int) -> None:
 def _warn_of(what: str, names: Sequence[str]) -> None:
     """One line that names the first of them."""
     if names:
-        more = f", and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        print_warning(f"Warning: {what} {'; '.join(map(printable, names[:_NAMED]))}{more}")
+        more = f", and {len(names) - _FILES_SHOWN:,} more" if len(names) > _FILES_SHOWN else ""
+        print_warning(f"Warning: {what} {'; '.join(map(printable, names[:_FILES_SHOWN]))}{more}")

@@ -225,21 +225,13 @@ def _open_board(training: "Run") -> "SummaryWriter":
 
 def _show_pictures(board: "SummaryWriter", training: "Run") -> None:
     """Those of the run directory, and what the network still gets wrong."""
-    from scipy.special import softmax
-
-    from tinydigits.evaluation.label_errors import label_errors
-    from tinydigits.evaluation.predictions import Evaluation
-    from tinydigits.reports.plots import confusion_picture, mistakes_picture
-    from tinydigits.training.rundir import load_predictions
+    from tinydigits.cli.evaluate import write_files
+    from tinydigits.evaluation.evaluate import evaluate
     from tinydigits.training.tensorboard import add_picture
 
-    logits, labels = load_predictions(training.directory)
-    evaluation = Evaluation(labels, softmax(logits, axis=1))
-    mistakes = evaluation.mistakes(24, label_errors(training.data, training.config.split))
-    images = training.task.evaluation.images[[mistake.index for mistake in mistakes]].cpu().numpy()
+    result = evaluate(training.directory, training.data, training.config.split)
     with tempfile.TemporaryDirectory() as directory:
-        files = [Path(directory) / name for name in ("confusion.png", "mistakes.png")]
-        confusion_picture(evaluation.confusion, files[0])
-        mistakes_picture(images, mistakes, files[1])
-        for file in (*sorted(training.directory.glob("*.png")), *files):
-            add_picture(board, file)
+        write_files(result, training.data.split(result.split)[1], Path(directory))
+        for folder in (training.directory, Path(directory)):
+            for file in sorted(folder.glob("*.png")):
+                add_picture(board, file)

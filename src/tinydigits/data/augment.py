@@ -79,18 +79,13 @@ def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generat
     Pixels from outside repeat the border, which is background in a centred digit. The generator is on the CPU, so that
     the same seed gives the same matrices on every device.
     """
-    return resample(images, random_matrices(len(images), images.shape[-1], augmentation, generator))
+    return resample(images, affine_matrices(affine_numbers(len(images), generator), images.shape[-1], augmentation))
 
 
 def resample(images: Tensor, matrices: Tensor) -> Tensor:
     """Float images [N, C, H, W], resampled bilinearly by affine matrices [N, 2, 3] from output to input."""
     grid = F.affine_grid(matrices.to(images), list(images.shape), align_corners=False)  # [N, H, W, 2]
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def random_matrices(count: int, size: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """For previews: `count` random affine matrices; training draws those of an epoch (`rng.epoch_matrices`)."""
-    return affine_matrices(affine_numbers(count, generator), size, augmentation)
 
 
 def affine_numbers(count: int, generator: torch.Generator) -> Tensor:

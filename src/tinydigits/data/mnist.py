@@ -109,7 +109,7 @@ def load_mnist(data_dir: Path | None = None, *, download: bool = True) -> DigitD
     """
     looked = []
     for location in locations(data_dir):
-        arrays = verify(location)
+        arrays = read_verified(location)
         if location.complete:
             return _digit_data(arrays)
         if data_dir is not None:
@@ -122,10 +122,10 @@ def load_mnist(data_dir: Path | None = None, *, download: bool = True) -> DigitD
         fetch_mnist(user_cache())
     except (DataNotFoundError, StorageError) as error:
         raise DataNotFoundError(f"{absent} {error}") from error
-    return _digit_data(verify(locations()[-1]))
+    return _digit_data(read_verified(locations()[-1]))
 
 
-def verify(location: Location) -> dict[str, NDArray[np.uint8]]:
+def read_verified(location: Location) -> dict[str, NDArray[np.uint8]]:
     """The arrays of the files in one directory, by name, in the order of `FILES`.
 
     Raises:

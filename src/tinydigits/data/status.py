@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from tinydigits.data.mnist import Location, locations, verify
+from tinydigits.data.mnist import Location, locations, read_verified
 from tinydigits.data.optdigits import load_optdigits
 from tinydigits.errors import DamagedDataError
 from tinydigits.records import Count, Record
@@ -64,7 +64,7 @@ def data_status(data_dir: Path | None = None) -> DataStatus:
 def _location_status(location: Location) -> LocationStatus:
     directory = str(location.directory)
     try:
-        verify(location)
+        read_verified(location)
     except DamagedDataError as error:
         return LocationStatus(location.origin, directory, "damaged", str(error))
     if location.complete:

@@ -14,7 +14,7 @@ from tinydigits.evaluation.predictions import predict_logits
 from tinydigits.exporters.fold import fold_network
 from tinydigits.exporters.formats import EXPORTERS, Exporter, TrainedNetwork
 from tinydigits.exporters.parity import PyTorchLogits, WatchParts, check_parity, unwatched
-from tinydigits.exporters.quantize import int8_graph
+from tinydigits.exporters.quantize import shipped_or_quantized
 from tinydigits.models.factory import load_model
 from tinydigits.records import ExportResult, write_record
 
@@ -68,7 +68,7 @@ def export(
     graph = fold_network(model, card) if exporter.needs_graph else None
     if not isinstance(data, DigitData):
         data = load_dataset(data or ("auto" if card.data == "mnist" else card.data), data_dir)
-    network = TrainedNetwork(model, card, int8_graph(graph, data) if int8 and graph else graph)
+    network = TrainedNetwork(model, card, shipped_or_quantized(graph, data) if int8 and graph else graph)
     directory = Path(out or Path("exports") / f"{network.name}-{to}{'-int8' if int8 else ''}")
     files = _write(exporter, network, directory)
     inputs = Normalization(card.mean, card.std).array(data.test.images)

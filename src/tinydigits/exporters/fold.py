@@ -17,8 +17,19 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from tinydigits.errors import ExportError, one_line
-from tinydigits.inference import graph as floats
-from tinydigits.inference.graph import INPUT_SHAPE, Affine, AveragePool, Conv, Graph, MaxPool, Op, Pair, Relu, Shape
+from tinydigits.inference.graph import (
+    INPUT_SHAPE,
+    Affine,
+    AveragePool,
+    Conv,
+    Graph,
+    MaxPool,
+    Op,
+    Pair,
+    Relu,
+    Shape,
+    output_shapes,
+)
 from tinydigits.records import Card
 from tinydigits.storage import file_stem
 
@@ -91,7 +102,7 @@ def _chain(model: nn.Module, name: str) -> tuple[list[Op], bool]:
         op = None if dropped else _convert(node, tensors, shape, name)
         if op is not None:
             ops.append(op)
-            shape = floats.output_shapes((op,), shape)[0]
+            shape = output_shapes((op,), shape)[0]
         if _trimmed(node.meta["val"].shape[1:]) not in (_trimmed(shape), (math.prod(shape),)):
             raise ExportError(f"{name}: {_layer(node)} reorders the map, which cannot be exported. Flatten it instead.")
         previous = node.name

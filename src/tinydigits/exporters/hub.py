@@ -14,7 +14,7 @@ from torch import nn
 
 from tinydigits.data.normalize import Normalization
 from tinydigits.evaluation.predictions import predict_logits
-from tinydigits.exporters.templates import filled
+from tinydigits.exporters.templates import fill_template
 from tinydigits.models.factory import create_model
 from tinydigits.models.user_model import is_user_model, user_file
 from tinydigits.models.weights import FILE_NAME, load_card, load_weights, packaged_weights, save_weights
@@ -92,7 +92,7 @@ def model_card(card: Card) -> str:
         final, (low, high) = card.study.final, card.study.interval
         spread = f"{100 * final.mean:.3f} ± {100 * (final.sd or 0):.3f} % (n = {card.study.n})"
         figures.insert(2, ("mean of seeds", f"{spread}; on new digits of this kind {100 * low:.2f}–{100 * high:.2f} %"))
-    return filled(
+    return fill_template(
         "model_card.md",
         license="license: mit\n" if _shipped(card) else "",  # that of other weights is their owner's choice
         datasets=f"datasets:\n- {_ON_THE_HUB[card.data]}\n" if card.data in _ON_THE_HUB else "",

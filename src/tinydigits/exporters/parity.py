@@ -23,18 +23,18 @@ from scipy.special import logsumexp
 from tinydigits.data.dataset import Dataset
 from tinydigits.errors import BlankPictureError, ExportError, ToolMissingError
 from tinydigits.exporters.formats import Exporter, Images, PictureExporter, TrainedNetwork
-from tinydigits.inference import graph as floats
+from tinydigits.inference import graph as float32
 from tinydigits.inference import int8
-from tinydigits.inference.graph import Conv, Graph
+from tinydigits.inference.graph import Conv, Graph, describe, output_shapes
 from tinydigits.inference.int8 import Int8Conv, Int8Graph, Requantise
 from tinydigits.pictures.decode import decode
 from tinydigits.pictures.preprocess import preprocess_gray
 from tinydigits.records import LogitParity, Parity, ParityDigits, PictureParity
 
 TOLERANCE = 1e-4  # between logits of one network, computed in another order
-ACCURACY_LOST = 0.001  # at most, by int8
-FEW = 3  # digits that may be lost if that fraction is less than one digit
-SAME_PREDICTIONS = 0.999  # at least, if int8 is computed in real numbers
+MAX_ACCURACY_LOST = 0.001  # at most, by int8
+MAX_DIGITS_LOST = 3  # digits that may be lost if that fraction is less than one digit
+MIN_SAME_PREDICTIONS = 0.999  # at least, if int8 is computed in real numbers
 _ROUNDING = 0.02  # of the largest number, if int8 is computed in real numbers, which are rounded now and then
 _PROBES = 8  # digits that locate the operation that diverges
 _PART = 500  # digits between two reports of progress of the integer reference
@@ -113,7 +113,7 @@ def _compare_logits(
         parts = [digits.images[start : start + _PART] for start in range(0, total, _PART)]
         expected = np.concatenate([int8.run(graph, part) for part in watch(parts, "the integer reference")])
         parity, faults = _compare_int8(parity, found, expected, exporter.integers)
-        if torch_correct - correct > max(ACCURACY_LOST * total, FEW):
+        if torch_correct - correct > max(MAX_ACCURACY_LOST * total, MAX_DIGITS_LOST):
             lost = torch_correct - correct
             faults.append(f"{lost} fewer digits are correct than with PyTorch: int8 does not suit this network.")
     else:
@@ -146,7 +146,7 @@ def _compare_int8(
     parity = msgspec.structs.replace(parity, same_predictions=same)
     if not in_integers:
         few = [f"Only {100 * same:.2f} % of the predictions are those of the reference."]
-        return parity, few if same < SAME_PREDICTIONS else []
+        return parity, few if same < MIN_SAME_PREDICTIONS else []
     different = int((found != expected).any(axis=1).sum())
     faults = [f"The integers of {different} digits differ from the reference's."] if different else []
     return msgspec.structs.replace(parity, bit_exact=not different), faults
@@ -223,7 +223,7 @@ def _diverging_operation(exporter: Exporter, network: TrainedNetwork, images: Im
     graph = network.folded
     for count in range(1, len(graph.ops) + 1):
         part = _beginning(graph, count)
-        expected = floats.run(part, images) if isinstance(part, Graph) else int8.run(part, images)
+        expected = float32.run(part, images) if isinstance(part, Graph) else int8.run(part, images)
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 files = exporter.write(replace(network, graph=part), Path(scratch))
@@ -236,14 +236,14 @@ def _diverging_operation(exporter: Exporter, network: TrainedNetwork, images: Im
         else:
             limit = 0 if isinstance(part, Int8Graph) else TOLERANCE
         if float(np.abs(found.astype(np.float64) - expected).max()) > limit:
-            return f"operation {count} of {len(graph.ops)}, {floats.describe(graph.ops[count - 1])}"
+            return f"operation {count} of {len(graph.ops)}, {describe(graph.ops[count - 1])}"
     return "no single operation: the whole differs by more than its parts"
 
 
 def _beginning(graph: Graph | Int8Graph, count: int) -> Graph | Int8Graph:
     """The first `count` operations and a random projection of their map to ten numbers."""
     random = np.random.default_rng(count)
-    shape = floats.output_shapes(graph.ops[:count])[-1]
+    shape = output_shapes(graph.ops[:count])[-1]
     if isinstance(graph, Graph):
         weight = random.normal(0, 1 / np.sqrt(np.prod(shape)), (10, *shape)).astype(np.float32)
         ops = (*graph.ops[:count], Conv(weight, np.zeros(10, np.float32)))

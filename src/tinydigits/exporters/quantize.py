@@ -16,9 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydigits.data.dataset import DigitData
-from tinydigits.inference import graph as floats
 from tinydigits.inference import int8
-from tinydigits.inference.graph import INPUT_SHAPE, Affine, AveragePool, Conv, Floats, Graph, MaxPool, Op, Relu
+from tinydigits.inference.graph import (
+    INPUT_SHAPE,
+    Affine,
+    AveragePool,
+    Conv,
+    Floats,
+    Graph,
+    MaxPool,
+    Op,
+    Relu,
+    activations,
+    output_shapes,
+)
 from tinydigits.inference.int8 import MULTIPLIER_BITS, Int8AveragePool, Int8Conv, Int8Graph, Int8Op, Requantise
 from tinydigits.inference.store import load_graph, packaged_graph
 
@@ -31,7 +42,7 @@ Reals = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class _Map:
+class _Quantization:
     """Real value = `scale` · (integer − `zero_point`) + `rest`; only the input has a rest, below half a step."""
 
     scale: float
@@ -54,7 +65,7 @@ class _Group:
     last: int  # the index, in the graph, of the group's last operation
 
 
-def int8_graph(graph: Graph, data: DigitData) -> Int8Graph:
+def shipped_or_quantized(graph: Graph, data: DigitData) -> Int8Graph:
     """The shipped int8 graph with the same weights, or a new one with ranges from the validation digits of `data`."""
     if path := packaged_graph(graph.model, int8=True):
         shipped = load_graph(path)
@@ -70,32 +81,47 @@ def calibration_images(data: DigitData) -> NDArray[np.uint8]:
 
 def quantize(graph: Graph, images: NDArray[np.uint8]) -> Int8Graph:
     """Quantise a folded graph by calibration digits uint8 [N, 28, 28], without labels. A thousand are plenty."""
-    ops = _prepared(graph.ops)
-    reals = list(floats.activations(replace(graph, ops=tuple(ops)), images))
-    _level(ops, reals)
+    ops = _fusable(graph.ops)
+    reals = list(activations(replace(graph, ops=tuple(ops)), images))
+    _equalise_channels(ops, reals)
     groups = _groups(ops)
     integers = images[..., None].astype(np.int64)
-    current = _input_map(ops[0])
+    incoming = _input_map(ops[0])
     int8_ops: list[Int8Op] = []
     for group in groups:
         is_last = group is groups[-1]
-        following = _logit_map(group, current) if is_last else _choose_map(reals[group.last], _least(group, current))
-        operation = _operation(group, current, following, clamp=not is_last)
+        outgoing = (
+            _logit_map(group, incoming) if is_last else _choose_map(reals[group.last], _smallest_scale(group, incoming))
+        )
+        operation = _operation(group, incoming, outgoing, clamp=not is_last)
         if isinstance(operation, Int8Conv) and isinstance(group.source, Conv):
-            steps = _weight_scales(group.source, current) * current.scale
+            steps = _weight_scales(group.source, incoming) * incoming.scale
             operation = _corrected(operation, steps, integers, reals[ops.index(group.source)])
         for each in (operation, *group.pools):
             integers = int8.apply(each, integers)
             int8_ops.append(each)
-        current = following
+        incoming = outgoing
     int8.check_ranges(tuple(int8_ops))
-    assert floats.output_shapes(int8_ops)[-1] == (10, 1, 1)
-    threshold = None if graph.threshold is None else math.ceil(graph.threshold / current.scale)
+    assert output_shapes(int8_ops)[-1] == (10, 1, 1)
+    threshold = None if graph.threshold is None else math.ceil(graph.threshold / incoming.scale)
     settings = graph.weights_sha256, graph.temperature, threshold
-    return Int8Graph(graph.model, tuple(int8_ops), current.scale, *settings)
+    return Int8Graph(graph.model, tuple(int8_ops), incoming.scale, *settings)
 
 
-def _prepared(ops: Sequence[Op]) -> list[Op]:
+def _identity(channels: int) -> Conv:
+    return Conv(np.eye(channels, dtype=np.float32)[:, :, None, None], np.zeros(channels, np.float32))
+
+
+def _fuses(op: Affine, before: list[Op]) -> bool:
+    if not before:
+        return 0 <= round(float(-op.shift[0] / op.scale[0])) <= 255
+    group = before[max((i for i, other in enumerate(before) if isinstance(other, Conv | AveragePool)), default=0) :]
+    if not isinstance(group[0], Conv | AveragePool):
+        return False
+    return bool((op.scale > 0).all()) or not any(isinstance(other, MaxPool) for other in group)
+
+
+def _fusable(ops: Sequence[Op]) -> list[Op]:
     """The same function, rewritten so that every affine fuses with a convolution or pool, and one of these is last.
 
     An affine that cannot fuse, because its scale is negative and it follows a max pool, becomes a 1×1 convolution.
@@ -111,11 +137,11 @@ def _prepared(ops: Sequence[Op]) -> list[Op]:
             result.append(_identity(INPUT_SHAPE[0]))  # for a pool or ReLU on the picture itself
         result.append(op)
     if not isinstance(result[-1], Conv | AveragePool):
-        result.append(_identity(floats.output_shapes(result)[-1][0]))
+        result.append(_identity(output_shapes(result)[-1][0]))
     return result
 
 
-def _level(ops: list[Op], reals: list[Floats]) -> None:
+def _equalise_channels(ops: list[Op], reals: list[Floats]) -> None:
     """Scale the channels between a depthwise and the next convolution to one range, -½ to ½, in `ops` and `reals`.
 
     Nothing is between the two, so that the second undoes what the first does to a channel, and the network computes the
@@ -135,21 +161,8 @@ def _level(ops: list[Op], reals: list[Floats]) -> None:
         reals[i] = (reals[i] - middle[:, None, None]) / unit[:, None, None]
 
 
-def _identity(channels: int) -> Conv:
-    return Conv(np.eye(channels, dtype=np.float32)[:, :, None, None], np.zeros(channels, np.float32))
-
-
-def _fuses(op: Affine, before: list[Op]) -> bool:
-    if not before:
-        return 0 <= round(float(-op.shift[0] / op.scale[0])) <= 255
-    group = before[max((i for i, other in enumerate(before) if isinstance(other, Conv | AveragePool)), default=0) :]
-    if not isinstance(group[0], Conv | AveragePool):
-        return False
-    return bool((op.scale > 0).all()) or not any(isinstance(other, MaxPool) for other in group)
-
-
 def _groups(ops: Sequence[Op]) -> list[_Group]:
-    shapes = floats.output_shapes(ops)
+    shapes = output_shapes(ops)
     groups: list[_Group] = []
     for i, op in enumerate(ops):
         if isinstance(op, Conv | AveragePool):
@@ -175,31 +188,31 @@ def _fuse(group: _Group, op: Affine | Relu | MaxPool) -> None:
             group.ends = np.stack([ends.min(axis=0), ends.max(axis=0)])
 
 
-def _input_map(front: Op) -> _Map:
+def _input_map(front: Op) -> _Quantization:
     """The input is not rescaled: real = scale · level + shift, if an affine is the first operation."""
     if not isinstance(front, Affine):
-        return _Map(1.0, 0)
+        return _Quantization(1.0, 0)
     scale, shift = float(front.scale[0]), float(front.shift[0])
     zero_point = round(-shift / scale)
-    return _Map(scale, zero_point, shift + scale * zero_point)
+    return _Quantization(scale, zero_point, shift + scale * zero_point)
 
 
-def _logit_map(group: _Group, current: _Map) -> _Map:
+def _logit_map(group: _Group, incoming: _Quantization) -> _Quantization:
     """Logits are integers in units of 2^-16, or of more if they might exceed 31 bits."""
-    bound = 255 * current.scale
+    bound = 255 * incoming.scale
     if isinstance(source := group.source, Conv):
-        sums = np.abs(source.weight.astype(np.float64)).sum(axis=(1, 2, 3)) * 255 * current.scale
+        sums = np.abs(source.weight.astype(np.float64)).sum(axis=(1, 2, 3)) * 255 * incoming.scale
         bound = float((sums + np.abs(source.bias)).max())
-    return _Map(max(LOGIT_SCALE, 2.0 ** (math.frexp(bound)[1] - 29)), 0)
+    return _Quantization(max(LOGIT_SCALE, 2.0 ** (math.frexp(bound)[1] - 29)), 0)
 
 
-def _least(group: _Group, current: _Map) -> float:
-    """The smallest scale of the following map: below it a multiplier would exceed its bits."""
-    steps = _weight_scales(group.source, current) if isinstance(group.source, Conv) else np.ones(1)
-    return float(np.abs(group.scale * steps).max()) * current.scale / 2**20
+def _smallest_scale(group: _Group, incoming: _Quantization) -> float:
+    """The smallest scale of the outgoing map: below it a multiplier would exceed its bits."""
+    steps = _weight_scales(group.source, incoming) if isinstance(group.source, Conv) else np.ones(1)
+    return float(np.abs(group.scale * steps).max()) * incoming.scale / 2**20
 
 
-def _choose_map(values: NDArray[np.float32], least_scale: float) -> _Map:
+def _choose_map(values: NDArray[np.float32], least_scale: float) -> _Quantization:
     """Scale and zero point with the least mean squared error on these values; zero is always exact."""
     sample = values.ravel()[:: max(1, values.size // _SAMPLE)].astype(np.float64)
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
@@ -208,40 +221,44 @@ def _choose_map(values: NDArray[np.float32], least_scale: float) -> _Map:
         scale = max(cut * (high - low) / 255, least_scale)
         zero_point = min(255, round(-cut * low / scale))
         integers = np.clip(np.round(sample / scale) + zero_point, 0, 255)
-        maps.append((float(np.square((integers - zero_point) * scale - sample).mean()), _Map(scale, zero_point)))
+        maps.append(
+            (float(np.square((integers - zero_point) * scale - sample).mean()), _Quantization(scale, zero_point))
+        )
     return min(maps, key=itemgetter(0))[1]
 
 
-def _operation(group: _Group, current: _Map, following: _Map, *, clamp: bool) -> Int8Conv | Int8AveragePool:
+def _operation(
+    group: _Group, incoming: _Quantization, outgoing: _Quantization, *, clamp: bool
+) -> Int8Conv | Int8AveragePool:
     source = group.source
     if isinstance(source, AveragePool):
         count = source.kernel[0] * source.kernel[1]
-        step = np.full(len(group.scale), current.scale / count)
-        requantise = _requantise(group, step, count * current.zero_point, following, clamp=clamp)
-        return Int8AveragePool(source.kernel, source.stride, source.padding, requantise, current.zero_point)
-    weight, scales = source.weight.astype(np.float64), _weight_scales(source, current)
+        step = np.full(len(group.scale), incoming.scale / count)
+        requantise = _requantise(group, step, count * incoming.zero_point, outgoing, clamp=clamp)
+        return Int8AveragePool(source.kernel, source.stride, source.padding, requantise, incoming.zero_point)
+    weight, scales = source.weight.astype(np.float64), _weight_scales(source, incoming)
     integers = np.round(weight / scales[:, None, None, None])
-    bias = (source.bias + weight.sum(axis=(1, 2, 3)) * current.rest) / (scales * current.scale)
-    bias = np.round(bias - current.zero_point * integers.sum(axis=(1, 2, 3))).astype(np.int32)
-    requantise = _requantise(group, scales * current.scale, 0, following, clamp=clamp)
+    bias = (source.bias + weight.sum(axis=(1, 2, 3)) * incoming.rest) / (scales * incoming.scale)
+    bias = np.round(bias - incoming.zero_point * integers.sum(axis=(1, 2, 3))).astype(np.int32)
+    requantise = _requantise(group, scales * incoming.scale, 0, outgoing, clamp=clamp)
     window = source.stride, source.padding, source.depthwise
-    return Int8Conv(integers.astype(np.int8), bias, requantise, current.zero_point, *window)
+    return Int8Conv(integers.astype(np.int8), bias, requantise, incoming.zero_point, *window)
 
 
-def _weight_scales(conv: Conv, current: _Map) -> Reals:
+def _weight_scales(conv: Conv, incoming: _Quantization) -> Reals:
     """The step of each channel's weights: the largest weight is 127, unless the bias would then exceed 24 bits."""
     largest = np.abs(conv.weight.astype(np.float64)).max(axis=(1, 2, 3)) / 127
-    return np.asarray(np.maximum(np.maximum(largest, np.abs(conv.bias) / current.scale / 2**23), 1e-12))
+    return np.asarray(np.maximum(np.maximum(largest, np.abs(conv.bias) / incoming.scale / 2**23), 1e-12))
 
 
-def _requantise(group: _Group, step: Reals, zero: int, following: _Map, *, clamp: bool) -> Requantise:
-    """From sums, which stand for `step` · (sum − `zero`), through the rest of the group to the following map."""
-    factor = group.scale * step / following.scale
+def _requantise(group: _Group, step: Reals, zero: int, outgoing: _Quantization, *, clamp: bool) -> Requantise:
+    """From sums, which stand for `step` · (sum − `zero`), through the rest of the group to the outgoing map."""
+    factor = group.scale * step / outgoing.scale
     shift = min(_MOST_SHIFT, MULTIPLIER_BITS - 1 - math.frexp(float(np.abs(factor).max()))[1])
     multiplier = np.round(factor * 2.0**shift).astype(np.int64)
-    origin = np.round((group.shift / following.scale + following.zero_point) * 2.0**shift).astype(np.int64)
+    origin = np.round((group.shift / outgoing.scale + outgoing.zero_point) * 2.0**shift).astype(np.int64)
     offset = origin - multiplier * zero + (1 << (shift - 1))
-    ends = np.clip(np.round(group.ends / following.scale) + following.zero_point, 0, 255)
+    ends = np.clip(np.round(group.ends / outgoing.scale) + outgoing.zero_point, 0, 255)
     low, high = ends.astype(np.int32) if clamp else (None, None)
     return Requantise(multiplier.astype(np.int32), offset, shift, low, high)
 

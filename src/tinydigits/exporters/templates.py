@@ -12,13 +12,13 @@ def template(path: str) -> str:
     return (files("tinydigits.exporters") / path).read_text(encoding="utf-8")
 
 
-def filled(path: str, /, **values: str) -> str:
+def fill_template(path: str, /, **values: str) -> str:
     """A template with a value for each placeholder; placeholders inside values are left alone."""
     return _fill(template(path), values)
 
 
-def called(path: str, callers: str, /, **values: str) -> str:
-    """A C template, `filled`, without the functions that nothing calls: compilers would warn.
+def fill_template_without_unused(path: str, callers: str, /, **values: str) -> str:
+    """A C template, filled by `fill_template`, without the functions that nothing calls: compilers would warn.
 
     Blank lines part its functions, and each stands behind those that it calls. `callers`: the code that comes after it.
     """

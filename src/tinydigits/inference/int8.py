@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydigits.inference import graph as floats
-from tinydigits.inference.graph import MaxPool, Pair
+from tinydigits.inference.graph import MaxPool, Pair, add_along_rows, chained, reduce_windows
+from tinydigits.inference.graph import convolve as convolve_windows
 
 MULTIPLIER_BITS = 24
 
@@ -95,7 +95,7 @@ class Int8Graph:
 
 def run(graph: Int8Graph, images: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Integer logits [N, 10] of raw pictures uint8 [N, 28, 28]."""
-    return floats.chained(graph.ops, apply, images, np.int64, np.int32)
+    return chained(graph.ops, apply, images, np.int64, np.int32)
 
 
 def apply(op: Int8Op, x: Ints) -> Ints:
@@ -104,16 +104,16 @@ def apply(op: Int8Op, x: Ints) -> Ints:
         case Int8Conv():
             return requantise(op.requantise, convolve(op, x))
         case MaxPool():
-            return floats.reduce_windows(np.maximum, op, x, -1)
+            return reduce_windows(np.maximum, op, x, -1)
         case Int8AveragePool():
-            return requantise(op.requantise, floats.reduce_windows(np.add, op, x, op.zero_point))
+            return requantise(op.requantise, reduce_windows(np.add, op, x, op.zero_point))
 
 
 def convolve(op: Int8Conv, x: Ints) -> Ints:
     """The sums before requantisation. BLAS has no integers, but float64 holds the sums exactly."""
     kind = np.int64 if op.depthwise else np.float64
-    sums = floats.convolve(op, x.astype(kind, copy=False), op.weight.astype(kind), op.zero_point)
-    return floats.add_along_rows(sums.astype(np.int64, copy=False), op.bias)
+    sums = convolve_windows(op, x.astype(kind, copy=False), op.weight.astype(kind), op.zero_point)
+    return add_along_rows(sums.astype(np.int64, copy=False), op.bias)
 
 
 def requantise(r: Requantise, sums: Ints) -> Ints:

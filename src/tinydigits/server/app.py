@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from tinydigits.exporters.browser.page import drawing_page, network_json
-from tinydigits.exporters.templates import filled
+from tinydigits.exporters.templates import fill_template
 from tinydigits.server import tensors
 from tinydigits.server.errors import MAX_BODY, MAX_PICTURES, MAX_PIXELS, RejectedError, rejections
 from tinydigits.server.limits import with_limits
@@ -136,7 +136,7 @@ def _home_page(networks: list[ServedNetwork]) -> tuple[str, str]:
         f"{' selected' if network is networks[0] else ''}>"
         for network in sorted(networks, key=lambda network: network.facts.parameters)
     )
-    _, *parts = re.split(r"<!-- (\w+) -->\n", filled("browser/assets/serve.html", options=options))
+    _, *parts = re.split(r"<!-- (\w+) -->\n", fill_template("browser/assets/serve.html", options=options))
     contents = dict(zip(parts[::2], parts[1::2], strict=True))
     return drawing_page(networks[0].graph, contents, addition="serve", connect="'self'")
 

@@ -21,7 +21,7 @@ from tinydigits.training.prepare import build_network, prepare_task
 LOWEST, HIGHEST = 1e-5, 10.0  # learning rates
 STEPS = 300
 SMOOTHING = 0.9  # of the moving average of the loss
-BELOW = 10  # the suggestion is this many times below the rate with the lowest loss
+SUGGESTION_DIVISOR = 10  # the suggestion is this many times below the rate with the lowest loss
 _FALLEN = 0.99  # of the first loss: whatever has not fallen below it has not been learned from
 _CLIMBED = 3.0  # times the lowest smoothed loss: from there on nothing is learned any more
 
@@ -106,7 +106,7 @@ def suggest(config: RunConfig, data: DigitData, trials: Sequence[RateTrial], run
         optimizer=config.recipe.optimizer.name,
         batch_size=config.recipe.batch_size,
         seed=config.seed,
-        learning_rate=float(f"{lowest.learning_rate / BELOW:.2g}"),
+        learning_rate=float(f"{lowest.learning_rate / SUGGESTION_DIVISOR:.2g}"),
         at_lowest=lowest.learning_rate,
         reading=reading,
         recipe_learning_rate=config.recipe.optimizer.learning_rate,

@@ -106,7 +106,7 @@ def _cosine(start: float, end: float, fraction: float) -> float:
 
 
 def set_learning_rate(optimizer: FusedOptimizer | torch.optim.Optimizer, rate: float) -> None:
-    """For the next step."""
+    """What the next `step` uses, in all groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydigits.errors import ExportError
-from tinydigits.exporters.templates import filled, template
+from tinydigits.exporters.templates import fill_template, template
 from tinydigits.exporters.thresholds import clipped_threshold
 from tinydigits.inference.graph import Affine, AveragePool, Conv, Graph, MaxPool, Op, Relu
 from tinydigits.inference.int8 import Int8AveragePool, Int8Conv, Int8Graph, Int8Op
@@ -72,7 +72,7 @@ def drawing_page(
         + "base-uri 'none'; form-action 'none'"
     )
     values = {"tools": "", "card": "", **parts, "policy": policy, "style": style, "reader": reader, "page": page}
-    return filled("browser/assets/page.html", **values, network=network_json(graph)), policy
+    return fill_template("browser/assets/page.html", **values, network=network_json(graph)), policy
 
 
 def description_list(facts: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydigits.exporters.c.layout import Elementwise, Layout, LayoutStage
-from tinydigits.exporters.c.text import Parts, block, constants
+from tinydigits.exporters.c.text import Parts, constants, indented
 from tinydigits.inference.graph import Affine, Conv, MaxPool, Relu
 
 _LANES = 8  # channels are padded to a multiple: the vector width of AVX in floats
@@ -92,13 +92,13 @@ for (int x = 0; x < {stage.width}; x += {pixels}) {{
             float {accumulators};
             for (int k = 0; k < {op.weight[0].size}; k++) {{
                 const float w = weight_{number}[k * {padded} + o];
-{block(chr(10).join(products), 4)}
+{indented(chr(10).join(products), 4)}
             }}
-{block(chr(10).join(f"sums[{p}][o] = s{p};" for p in range(pixels)), 3)}
+{indented(chr(10).join(f"sums[{p}][o] = s{p};" for p in range(pixels)), 3)}
         }}
     for (int p = 0; p < {pixels}; p++)
         for (int o = 0; o < {stage.out_channels}; o++) {{
-{block(_finished("sums[p][o]", number, stage.then, "o", f"out[(start + p) * {stage.pitch} + o]"), 3)}
+{indented(_finished("sums[p][o]", number, stage.then, "o", f"out[(start + p) * {stage.pitch} + o]"), 3)}
         }}
 }}"""
 
@@ -122,7 +122,7 @@ for (int x = 0; x < {stage.width}; x++) {{
         float pooled = window[o];
         for (int k = 1; k < {taps}; k++)
             {step}
-{block(_finished(result, stage.number, stage.then, "o", f"out[x * {stage.pitch} + o]"), 2)}
+{indented(_finished(result, stage.number, stage.then, "o", f"out[x * {stage.pitch} + o]"), 2)}
     }}
 }}"""
 

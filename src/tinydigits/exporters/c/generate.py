@@ -13,8 +13,8 @@ import numpy as np
 from tinydigits.exporters.c.float32 import float_parts
 from tinydigits.exporters.c.int8 import int8_parts
 from tinydigits.exporters.c.layout import Layout, LayoutStage, lay_out
-from tinydigits.exporters.c.text import Parts, block
-from tinydigits.exporters.templates import called, filled
+from tinydigits.exporters.c.text import Parts, indented
+from tinydigits.exporters.templates import fill_template, fill_template_without_unused
 from tinydigits.exporters.thresholds import clipped_threshold
 from tinydigits.inference.graph import Conv, Graph, describe, output_shapes
 from tinydigits.inference.int8 import Int8Conv, Int8Graph
@@ -33,7 +33,7 @@ def write_c(graph: Graph | Int8Graph, directory: Path) -> list[Path]:
         **{file: file for file in (f"{PREPROCESSOR}.h", f"{PREPROCESSOR}.c", "main.c")},
     }
     for file, source in templates.items():
-        write_bytes(directory / file, filled(f"c/sources/{source}", **values).encode())
+        write_bytes(directory / file, fill_template(f"c/sources/{source}", **values).encode())
     return [directory / file for file in templates]
 
 
@@ -84,10 +84,10 @@ def _values(graph: Graph | Int8Graph) -> dict[str, str]:
         "elements": str(layout.size + parts.slack),
         "kernels": parts.kernels,
         "tables": parts.tables,
-        "helpers": called("c/sources/strips.c", layers, type=parts.type),
+        "helpers": fill_template_without_unused("c/sources/strips.c", layers, type=parts.type),
         "layers": layers,
         "count": str(count),
-        "prepare": block(parts.prepare, 1),
+        "prepare": indented(parts.prepare, 1),
         "label": label,
         "rejection": rejection,
     }
@@ -119,7 +119,7 @@ static void layer_0(arena_t *arena, const uint8_t *image, {parts.type} *out)
 {{
     const uint8_t *row = image + 28 * {f"(arena->rows[0] - {top})" if top else "arena->rows[0]"};
     for (int x = 0; x < {first.inner_width}; x++) {{
-{block(parts.first, 2)}
+{indented(parts.first, 2)}
     }}
 }}"""
 
@@ -143,10 +143,10 @@ static void layer_{index + 1}(arena_t *arena, const uint8_t *image, {parts.logit
     {parts.type} *strip = arena->strips + {stage.offset};
     for (int lacking = {lacking}; lacking > 0; lacking--) {{
         {parts.type} *newest = {newest};
-{block(take, 2)}
+{indented(take, 2)}
         arena->rows[{index}]++;
     }}
-{block(parts.rows[index], 1)}
+{indented(parts.rows[index], 1)}
 }}"""
 
 
@@ -164,5 +164,5 @@ def _padded(stage: LayoutStage, take: str, row: str, value: str) -> str:
 if ({row} < {top} || {row} >= {top + stage.inner_height})
     pad_row(newest, {stage.padded_width}, {stage.cell}, {stage.channels}, {value});
 else {{
-{block(chr(10).join(steps), 1)}
+{indented(chr(10).join(steps), 1)}
 }}"""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tinydigits.exporters.c.layout import Layout, LayoutStage
 from tinydigits.exporters.c.text import Parts, braced, constants
-from tinydigits.exporters.templates import called
+from tinydigits.exporters.templates import fill_template_without_unused
 from tinydigits.inference.int8 import Int8AveragePool, Int8Conv
 
 _SLACK = 31  # elements behind the last strip, which padded windows may read (times 0)
@@ -26,7 +26,7 @@ def int8_parts(layout: Layout) -> Parts:
         type="uint8_t",
         logit="int32_t",
         slack=_SLACK,
-        kernels=called("c/sources/int8.c", "\n".join(rows), most_channels=str(most)),
+        kernels=fill_template_without_unused("c/sources/int8.c", "\n".join(rows), most_channels=str(most)),
         tables="\n\n".join(filter(None, map(_tables, layout.stages))),
         prepare=f"for (i = 0; i < {layout.size + _SLACK}; i++)\n    arena->strips[i] = 0;\n",
         first=f"out[x * {layout.stages[0].cell}] = row[x];",

@@ -27,8 +27,8 @@ class Parts:
     paddings: tuple[str, ...]
 
 
-def block(text: str, depth: int) -> str:
-    """Lines, indented."""
+def indented(text: str, depth: int) -> str:
+    """Lines with four spaces per level before each."""
     return textwrap.indent(text, "    " * depth)
 
 
@@ -39,5 +39,5 @@ def constants(type_: str, name: str, values: Iterable[str], size: str | None = N
 
 
 def braced(values: Iterable[str]) -> str:
-    """A list in braces."""
+    """An initialiser, in lines of bounded length."""
     return "{\n" + textwrap.fill(", ".join(values), _WIDTH, initial_indent="    ", subsequent_indent="    ") + "}"
