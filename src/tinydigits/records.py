@@ -29,6 +29,7 @@ SPLIT_NAMES: dict[Split, Literal["validation", "test"]] = {"val": "validation", 
 ReportPart = Literal["predictions", "network", "digits", "explanations", "augmentation"]
 OUTCOMES: tuple[Outcome, ...] = ("met", "plausible", "failed", "not judged")
 LAST3 = 3  # epochs that `last3` is the mean of
+MIN_SEEDS = 3  # the fewest runs that bound a mean: from two, the t quantile (12.7) makes every interval useless
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,7 +21,7 @@ from rich.console import Console
 from tests.support.engines import inline
 from tests.support.processes import children_of, needs_proc, obey_ctrl_c
 from tinydigits.cli.main import main
-from tinydigits.cli.prove import RunRow, StudyWatch, run_table
+from tinydigits.cli.prove import RunRow, StudyWatch, live_runs_table
 from tinydigits.data.optdigits import load_optdigits
 from tinydigits.errors import RunError
 from tinydigits.evaluation.rejection import nondigit_pictures
@@ -332,7 +332,7 @@ def test_the_table_of_runs_keeps_its_width_whatever_their_state() -> None:
     )
     screen = Console(width=80)
     rows = [RunRow("seed-000", 100, state, epoch) for state in ("training", "died, resumed")]
-    assert len({screen.measure(run_table([row])).maximum for row in rows}) == 1
+    assert len({screen.measure(live_runs_table([row])).maximum for row in rows}) == 1
 
 
 NET = """

@@ -85,6 +85,7 @@ class StudyWatch:
 
     def __call__(self, jobs: "Sequence[Job]", events: "Iterator[Event]") -> "Iterator[Event]":
         """The events, shown."""
+        from tinydigits.reports.analysis import plural
         from tinydigits.reports.tables import duration, percent
         from tinydigits.studies.engines.jobs import JobDone, JobEpoch
         from tinydigits.studies.study import finished_runs
@@ -94,25 +95,25 @@ class StudyWatch:
             kept = f"{directory} holds {finished} finished runs, and all of them count"
             print_warning(f"{kept}: leaving some out would be choosing by result.")
         what = f"{config.model}, recipe {config.recipe.name}, {config.backend} backend"
-        print_plain(self.console, f"{what}: {_count(len(jobs), 'run')} to train, in {directory}")
+        print_plain(self.console, f"{what}: {plural(len(jobs), 'run')} to train, in {directory}")
         rows = [RunRow(job.directory.name, job.config.recipe.epochs) for job in jobs]
-        with live_table(self.console, run_table(rows)) as live:
+        with live_table(self.console, live_runs_table(rows)) as live:
             for event in events:
                 row = rows[event.job]
                 if isinstance(event, JobEpoch):
                     row.last, row.state = event.epoch, "training"
                 elif isinstance(event, JobDone):
                     row.state = "done"
-                    epochs, time = _count(event.result.epochs, "epoch"), duration(event.result.time_seconds)
+                    epochs, time = plural(event.result.epochs, "epoch"), duration(event.result.time_seconds)
                     print_plain(live.console, f"{row.name}: {percent(event.result.accuracy)} after {epochs}, {time}")
                 else:
                     row.state = "died, resumed"
                     print_plain(live.console, f"{row.name}: its process died; another one resumes it")
-                live.update(run_table(rows))
+                live.update(live_runs_table(rows))
                 yield event
 
 
-def run_table(rows: Sequence[RunRow]) -> "Table":
+def live_runs_table(rows: Sequence[RunRow]) -> "Table":
     """The live table."""
     from rich import box
     from rich.table import Table
@@ -129,10 +130,6 @@ def run_table(rows: Sequence[RunRow]) -> "Table":
             cells = [f"{last.epoch}/{row.epochs}", f"{last.train_loss:.4f}", percent(last.accuracy), time]
         table.add_row(row.name, *cells, row.state)
     return table
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number:,} {unit}{'s' * (number != 1)}"
 
 
 def print_proof(result: StudyResult, proof: ProofResult, screen: "Console") -> None:

@@ -10,8 +10,7 @@ from statistics import NormalDist, mean, variance
 import numpy as np
 from numpy.typing import NDArray
 
-MIN_SEEDS = 3
-"""The fewest runs that bound a mean: from two, the t quantile (12.7) makes every interval useless."""
+from tinydigits.records import MIN_SEEDS
 
 _CHUNK = 250  # resamples drawn at once: little memory even where every digit has its own pattern
 

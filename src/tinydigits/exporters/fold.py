@@ -17,19 +17,8 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from tinydigits.errors import ExportError, one_line
-from tinydigits.inference.graph import (
-    INPUT_SHAPE,
-    Affine,
-    AveragePool,
-    Conv,
-    Graph,
-    MaxPool,
-    Op,
-    Pair,
-    Relu,
-    Shape,
-    output_shapes,
-)
+from tinydigits.inference import graph as graphs
+from tinydigits.inference.graph import INPUT_SHAPE, Affine, AveragePool, Conv, Graph, MaxPool, Op, Pair, Relu, Shape
 from tinydigits.records import Card
 from tinydigits.storage import file_stem
 
@@ -102,7 +91,7 @@ def _chain(model: nn.Module, name: str) -> tuple[list[Op], bool]:
         op = None if dropped else _convert(node, tensors, shape, name)
         if op is not None:
             ops.append(op)
-            shape = output_shapes((op,), shape)[0]
+            shape = graphs.output_shapes((op,), shape)[0]
         if _trimmed(node.meta["val"].shape[1:]) not in (_trimmed(shape), (math.prod(shape),)):
             raise ExportError(f"{name}: {_layer(node)} reorders the map, which cannot be exported. Flatten it instead.")
         previous = node.name

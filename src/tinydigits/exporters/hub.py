@@ -17,7 +17,7 @@ from tinydigits.evaluation.predictions import predict_logits
 from tinydigits.exporters.templates import fill_template
 from tinydigits.models.factory import create_model
 from tinydigits.models.user_model import is_user_model, user_file
-from tinydigits.models.weights import FILE_NAME, load_card, load_weights, packaged_weights, save_weights
+from tinydigits.models.weights import WEIGHTS_FILE, load_card, load_weights, packaged_weights, save_weights
 from tinydigits.records import SPLIT_NAMES, Card
 from tinydigits.storage import write_bytes, write_json
 
@@ -26,7 +26,7 @@ _ON_THE_HUB = {"mnist": "ylecun/mnist"}  # the Hub's names of data sets
 
 def write_hub(model: nn.Module, card: Card, directory: Path) -> list[Path]:
     """`Exporter.write`, the weights first. The file of a user's own network is copied too."""
-    files = [directory / name for name in (FILE_NAME, "model.json", "config.json", "README.md")]
+    files = [directory / name for name in (WEIGHTS_FILE, "model.json", "config.json", "README.md")]
     if is_user_model(card.model):
         source = user_file(card.model)
         files.append(directory / source.name)
@@ -40,7 +40,7 @@ def write_hub(model: nn.Module, card: Card, directory: Path) -> list[Path]:
 
 def load_hub(directory: Path) -> tuple[nn.Module, Card]:
     """`load_model` of a folder, wherever it is: a user's own network is built from the file in it."""
-    path = directory / FILE_NAME
+    path = directory / WEIGHTS_FILE
     card = load_card(path)
     model = create_model(str(directory / card.model) if is_user_model(card.model) else card.model)
     load_weights(model, path)

@@ -22,18 +22,8 @@ from numpy.typing import NDArray
 
 from tinydigits.errors import ExportError, ToolMissingError, one_line
 from tinydigits.exporters.thresholds import clipped_threshold
-from tinydigits.inference.graph import (
-    INPUT_SHAPE,
-    Affine,
-    AveragePool,
-    Conv,
-    Floats,
-    Graph,
-    MaxPool,
-    Relu,
-    Shape,
-    output_shapes,
-)
+from tinydigits.inference import graph as graphs
+from tinydigits.inference.graph import INPUT_SHAPE, Affine, AveragePool, Conv, Floats, Graph, MaxPool, Relu, Shape
 from tinydigits.inference.int8 import Int8AveragePool, Int8Conv, Int8Graph
 from tinydigits.storage import write_bytes
 
@@ -183,7 +173,7 @@ def _average(nodes: _Nodes, x: str, op: AveragePool | Int8AveragePool, shape: Sh
 def _float(nodes: _Nodes, graph: Graph) -> str:
     """The network on real numbers; returns the name of the logits [N, 10, 1, 1]."""
     x = nodes.add("Cast", _pictures(nodes), to=_package("onnx").TensorProto.FLOAT)
-    for op, shape in zip(graph.ops, [INPUT_SHAPE, *output_shapes(graph.ops)], strict=False):
+    for op, shape in zip(graph.ops, [INPUT_SHAPE, *graphs.output_shapes(graph.ops)], strict=False):
         match op:
             case Conv():
                 arrays = nodes.constant("weight", op.weight), nodes.constant("bias", op.bias)
@@ -203,7 +193,7 @@ def _float(nodes: _Nodes, graph: Graph) -> str:
 def _int8(nodes: _Nodes, graph: Int8Graph) -> str:
     """The network as QDQ; returns the name of the logits [N, 10, 1, 1]."""
     x = _pictures(nodes)  # the first quantised map
-    shapes = [INPUT_SHAPE, *output_shapes(graph.ops)]
+    shapes = [INPUT_SHAPE, *graphs.output_shapes(graph.ops)]
     for i, op in enumerate(graph.ops):
         if isinstance(op, MaxPool):
             x = nodes.add("MaxPool", x, **_window(op))

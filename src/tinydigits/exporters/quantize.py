@@ -16,20 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydigits.data.dataset import DigitData
+from tinydigits.inference import graph as graphs
 from tinydigits.inference import int8
-from tinydigits.inference.graph import (
-    INPUT_SHAPE,
-    Affine,
-    AveragePool,
-    Conv,
-    Floats,
-    Graph,
-    MaxPool,
-    Op,
-    Relu,
-    activations,
-    output_shapes,
-)
+from tinydigits.inference.graph import INPUT_SHAPE, Affine, AveragePool, Conv, Floats, Graph, MaxPool, Op, Relu
 from tinydigits.inference.int8 import MULTIPLIER_BITS, Int8AveragePool, Int8Conv, Int8Graph, Int8Op, Requantise
 from tinydigits.inference.store import load_graph, packaged_graph
 
@@ -42,7 +31,7 @@ Reals = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class _Quantization:
+class _Quant:
     """Real value = `scale` · (integer − `zero_point`) + `rest`; only the input has a rest, below half a step."""
 
     scale: float
@@ -82,7 +71,7 @@ def calibration_images(data: DigitData) -> NDArray[np.uint8]:
 def quantize(graph: Graph, images: NDArray[np.uint8]) -> Int8Graph:
     """Quantise a folded graph by calibration digits uint8 [N, 28, 28], without labels. A thousand are plenty."""
     ops = _fusable(graph.ops)
-    reals = list(activations(replace(graph, ops=tuple(ops)), images))
+    reals = list(graphs.activations(replace(graph, ops=tuple(ops)), images))
     _equalise_channels(ops, reals)
     groups = _groups(ops)
     integers = images[..., None].astype(np.int64)
@@ -90,9 +79,8 @@ def quantize(graph: Graph, images: NDArray[np.uint8]) -> Int8Graph:
     int8_ops: list[Int8Op] = []
     for group in groups:
         is_last = group is groups[-1]
-        outgoing = (
-            _logit_map(group, incoming) if is_last else _choose_map(reals[group.last], _smallest_scale(group, incoming))
-        )
+        smallest = _smallest_scale(group, incoming)
+        outgoing = _logit_map(group, incoming) if is_last else _choose_map(reals[group.last], smallest)
         operation = _operation(group, incoming, outgoing, clamp=not is_last)
         if isinstance(operation, Int8Conv) and isinstance(group.source, Conv):
             steps = _weight_scales(group.source, incoming) * incoming.scale
@@ -102,7 +90,7 @@ def quantize(graph: Graph, images: NDArray[np.uint8]) -> Int8Graph:
             int8_ops.append(each)
         incoming = outgoing
     int8.check_ranges(tuple(int8_ops))
-    assert output_shapes(int8_ops)[-1] == (10, 1, 1)
+    assert graphs.output_shapes(int8_ops)[-1] == (10, 1, 1)
     threshold = None if graph.threshold is None else math.ceil(graph.threshold / incoming.scale)
     settings = graph.weights_sha256, graph.temperature, threshold
     return Int8Graph(graph.model, tuple(int8_ops), incoming.scale, *settings)
@@ -137,7 +125,7 @@ def _fusable(ops: Sequence[Op]) -> list[Op]:
             result.append(_identity(INPUT_SHAPE[0]))  # for a pool or ReLU on the picture itself
         result.append(op)
     if not isinstance(result[-1], Conv | AveragePool):
-        result.append(_identity(output_shapes(result)[-1][0]))
+        result.append(_identity(graphs.output_shapes(result)[-1][0]))
     return result
 
 
@@ -162,7 +150,7 @@ def _equalise_channels(ops: list[Op], reals: list[Floats]) -> None:
 
 
 def _groups(ops: Sequence[Op]) -> list[_Group]:
-    shapes = output_shapes(ops)
+    shapes = graphs.output_shapes(ops)
     groups: list[_Group] = []
     for i, op in enumerate(ops):
         if isinstance(op, Conv | AveragePool):
@@ -188,31 +176,31 @@ def _fuse(group: _Group, op: Affine | Relu | MaxPool) -> None:
             group.ends = np.stack([ends.min(axis=0), ends.max(axis=0)])
 
 
-def _input_map(front: Op) -> _Quantization:
+def _input_map(front: Op) -> _Quant:
     """The input is not rescaled: real = scale · level + shift, if an affine is the first operation."""
     if not isinstance(front, Affine):
-        return _Quantization(1.0, 0)
+        return _Quant(1.0, 0)
     scale, shift = float(front.scale[0]), float(front.shift[0])
     zero_point = round(-shift / scale)
-    return _Quantization(scale, zero_point, shift + scale * zero_point)
+    return _Quant(scale, zero_point, shift + scale * zero_point)
 
 
-def _logit_map(group: _Group, incoming: _Quantization) -> _Quantization:
+def _logit_map(group: _Group, incoming: _Quant) -> _Quant:
     """Logits are integers in units of 2^-16, or of more if they might exceed 31 bits."""
     bound = 255 * incoming.scale
     if isinstance(source := group.source, Conv):
         sums = np.abs(source.weight.astype(np.float64)).sum(axis=(1, 2, 3)) * 255 * incoming.scale
         bound = float((sums + np.abs(source.bias)).max())
-    return _Quantization(max(LOGIT_SCALE, 2.0 ** (math.frexp(bound)[1] - 29)), 0)
+    return _Quant(max(LOGIT_SCALE, 2.0 ** (math.frexp(bound)[1] - 29)), 0)
 
 
-def _smallest_scale(group: _Group, incoming: _Quantization) -> float:
+def _smallest_scale(group: _Group, incoming: _Quant) -> float:
     """The smallest scale of the outgoing map: below it a multiplier would exceed its bits."""
     steps = _weight_scales(group.source, incoming) if isinstance(group.source, Conv) else np.ones(1)
     return float(np.abs(group.scale * steps).max()) * incoming.scale / 2**20
 
 
-def _choose_map(values: NDArray[np.float32], least_scale: float) -> _Quantization:
+def _choose_map(values: NDArray[np.float32], least_scale: float) -> _Quant:
     """Scale and zero point with the least mean squared error on these values; zero is always exact."""
     sample = values.ravel()[:: max(1, values.size // _SAMPLE)].astype(np.float64)
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
@@ -221,15 +209,11 @@ def _choose_map(values: NDArray[np.float32], least_scale: float) -> _Quantizatio
         scale = max(cut * (high - low) / 255, least_scale)
         zero_point = min(255, round(-cut * low / scale))
         integers = np.clip(np.round(sample / scale) + zero_point, 0, 255)
-        maps.append(
-            (float(np.square((integers - zero_point) * scale - sample).mean()), _Quantization(scale, zero_point))
-        )
+        maps.append((float(np.square((integers - zero_point) * scale - sample).mean()), _Quant(scale, zero_point)))
     return min(maps, key=itemgetter(0))[1]
 
 
-def _operation(
-    group: _Group, incoming: _Quantization, outgoing: _Quantization, *, clamp: bool
-) -> Int8Conv | Int8AveragePool:
+def _operation(group: _Group, incoming: _Quant, outgoing: _Quant, *, clamp: bool) -> Int8Conv | Int8AveragePool:
     source = group.source
     if isinstance(source, AveragePool):
         count = source.kernel[0] * source.kernel[1]
@@ -245,13 +229,13 @@ def _operation(
     return Int8Conv(integers.astype(np.int8), bias, requantise, incoming.zero_point, *window)
 
 
-def _weight_scales(conv: Conv, incoming: _Quantization) -> Reals:
+def _weight_scales(conv: Conv, incoming: _Quant) -> Reals:
     """The step of each channel's weights: the largest weight is 127, unless the bias would then exceed 24 bits."""
     largest = np.abs(conv.weight.astype(np.float64)).max(axis=(1, 2, 3)) / 127
     return np.asarray(np.maximum(np.maximum(largest, np.abs(conv.bias) / incoming.scale / 2**23), 1e-12))
 
 
-def _requantise(group: _Group, step: Reals, zero: int, outgoing: _Quantization, *, clamp: bool) -> Requantise:
+def _requantise(group: _Group, step: Reals, zero: int, outgoing: _Quant, *, clamp: bool) -> Requantise:
     """From sums, which stand for `step` · (sum − `zero`), through the rest of the group to the outgoing map."""
     factor = group.scale * step / outgoing.scale
     shift = min(_MOST_SHIFT, MULTIPLIER_BITS - 1 - math.frexp(float(np.abs(factor).max()))[1])

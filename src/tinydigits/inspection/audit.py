@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from tinydigits.errors import ConfigError, RunError
-from tinydigits.inspection.budget import Budget, accuracy_clause, budget_of, describe, percent
+from tinydigits.inspection.budget import Budget, accuracy_clause, budget_of, evidence, percent
 from tinydigits.inspection.inspect import check_figure, inspect_model, sum_of_rows
 from tinydigits.inspection.report_file import read_reported
 from tinydigits.inspection.result import UNKNOWN, FigureCheck, Inspection, Layer, sides, times
@@ -265,7 +265,7 @@ def _statement_row(statement: Statement, inspection: Inspection) -> AuditRow:
         dense = [f"{n} {layer.kind}" for n, layer in enumerate(inspection.layers, 1) if layer.fully_connected]
         holds = bool(dense) if subject == _DENSE else inspection.structure.facts()[subject]
         agrees, figures = holds == stated, (_yes(stated), _yes(holds))
-        reason = describe(subject, holds=holds) if subject != _DENSE else ""
+        reason = evidence(subject, holds=holds) if subject != _DENSE else ""
         if subject == _DENSE and dense:
             reason = f"found: layer {' and layer '.join(dense)}"
     what = _WORDS.get(subject, subject.replace("_", " "))

@@ -18,12 +18,11 @@ from tinydigits.errors import BudgetError, ConfigError, RunError
 from tinydigits.inspection.design_cost import DesignFacts
 from tinydigits.inspection.result import BudgetCheck, Inspection
 from tinydigits.models.reported import Target
-from tinydigits.records import LAST3, Clause, Outcome
+from tinydigits.records import LAST3, MIN_SEEDS, Clause, Outcome
 from tinydigits.settings import build, check_fraction, check_one_of, nearest, read_settings
 
 NUMBER_FORMATS = ("float32", "int8")
 ACCURACIES = ("final", "last3")
-SEEDS_TO_PROVE = 3  # a lower bound of a mean needs as many runs
 Counted = Inspection | DesignFacts  # what is counted of a network, by inspecting it or from its design alone
 _OR = " or "
 
@@ -221,9 +220,9 @@ def accuracy_clause(
     elif not _reaches(mean, budget):
         verdict = "failed"
         sentence = f"{figure}, {rule}: {_points(mean, target)}"
-    elif n < SEEDS_TO_PROVE or lower_bound is None:
+    elif n < MIN_SEEDS or lower_bound is None:
         verdict = "plausible"
-        proof = f"likely, not proved: that takes at least {SEEDS_TO_PROVE} seeds"
+        proof = f"likely, not proved: that takes at least {MIN_SEEDS} seeds"
         sentence = f"{figure}, {rule}: {_points(mean, target)}; {proof}"
     else:
         verdict = "met" if _reaches(lower_bound, budget) else "plausible"
@@ -306,11 +305,11 @@ def _fact_clause(entry: str, found: tuple[str, ...], *, required: bool) -> Claus
     """`found`: those of the entry's alternatives that the network has."""
     met, rule = bool(found) == required, "required" if required else "forbidden"
     state = ("" if met else f"{rule}, but ") + ("found" if found else "not found")
-    shown = "; ".join(describe(fact, holds=bool(found)) for fact in found or entry.split(_OR))
+    shown = "; ".join(evidence(fact, holds=bool(found)) for fact in found or entry.split(_OR))
     return Clause(entry, rule, bool(found), "met" if met else "failed", f"{_words(entry)}: {state} ({shown})")
 
 
-def describe(fact: str, *, holds: bool) -> str:
+def evidence(fact: str, *, holds: bool) -> str:
     """What a network does that shows a structural fact, or its absence."""
     return _FACTS[fact][1 if holds else 2]
 

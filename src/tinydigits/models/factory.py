@@ -11,7 +11,7 @@ from torch import nn
 from tinydigits.errors import ModelError, UnknownModelError, WeightsError, one_line
 from tinydigits.models.registry import build_from_zoo, canonical_name
 from tinydigits.models.user_model import build_user_model, check_model, is_user_model
-from tinydigits.models.weights import FILE_NAME, load_card, load_shipped, load_weights
+from tinydigits.models.weights import WEIGHTS_FILE, load_card, load_shipped, load_weights
 from tinydigits.records import Card
 
 Model = nn.Module | Callable[[], nn.Module]
@@ -82,10 +82,10 @@ def load_model(source: str | os.PathLike[str], model: Model | None = None) -> tu
     source, path = os.fspath(source), Path(source)
     if path.suffix == ".safetensors" or path.is_dir():
         if path.is_dir():
-            path = path / FILE_NAME
+            path = path / WEIGHTS_FILE
             if not path.is_file():
                 raise WeightsError(
-                    f"{source} holds no {FILE_NAME}: the run is not finished, or this is no run or study. "
+                    f"{source} holds no {WEIGHTS_FILE}: the run is not finished, or this is no run or study. "
                     f"Finish it with `tinydigits train --resume {source}`."
                 )
         card = load_card(path)

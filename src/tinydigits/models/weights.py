@@ -19,7 +19,7 @@ from tinydigits.models.registry import canonical_name, list_models
 from tinydigits.records import Card, read_record, write_record
 from tinydigits.storage import write_bytes
 
-FILE_NAME = "model.safetensors"  # in a run directory
+WEIGHTS_FILE = "model.safetensors"  # in a run directory
 
 
 def save_weights(path: Path, model: nn.Module, card: Card) -> Card:

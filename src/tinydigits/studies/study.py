@@ -34,7 +34,7 @@ from tinydigits.inspection.budget import Budget, accuracy_clause, overall_verdic
 from tinydigits.inspection.result import Inspection
 from tinydigits.models.factory import load_model
 from tinydigits.models.user_model import code_sha256
-from tinydigits.models.weights import save_weights
+from tinydigits.models.weights import WEIGHTS_FILE, save_weights
 from tinydigits.records import derive_record, read_lines, read_record, write_record
 from tinydigits.settings import differences
 from tinydigits.storage import file_stem, write_json
@@ -213,7 +213,7 @@ def _release(study: Path, result: records.StudyResult) -> None:
     chosen = "seed 0 of the study, fixed beforehand; the last epoch"
     figures = derive_record(records.StudyFigures, result)
     card = replace(card, chosen=chosen, study=figures, calibration=result.calibration)
-    save_weights(study / "model.safetensors", model, card)
+    save_weights(study / WEIGHTS_FILE, model, card)
 
 
 def write_verdict(

@@ -24,7 +24,7 @@ from tinydigits.inspection.result import Inspection
 from tinydigits.models.factory import Model
 from tinydigits.models.registry import target_of
 from tinydigits.models.user_model import code_sha256
-from tinydigits.models.weights import FILE_NAME, count_parameters, save_weights
+from tinydigits.models.weights import WEIGHTS_FILE, count_parameters, save_weights
 from tinydigits.records import LAST3, Card, Epoch, RunResult, Verdict, write_record
 from tinydigits.training.checkpoint import load_state, save_state
 from tinydigits.training.config import RunConfig
@@ -237,7 +237,7 @@ def finish_run(run: Run) -> RunResult:
     last3 = sum(accuracies[-LAST3:]) / len(accuracies[-LAST3:])
     inputs = run.task.normalization(run.task.evaluation.images)
     with ema_weights(run.state):
-        save_weights(run.directory / FILE_NAME, run.state.model, _card(run))
+        save_weights(run.directory / WEIGHTS_FILE, run.state.model, _card(run))
         save_predictions(run.directory, predict_logits(run.state.model, inputs), run.task.evaluation.labels)
     total = len(run.task.evaluation)
     result = RunResult(
