@@ -131,11 +131,10 @@ def _add_page(app: FastAPI, path: str, text: str, policy: str) -> None:
 
 def _home_page(networks: list[ServedNetwork]) -> tuple[str, str]:
     """The exported page with several networks, a camera and an explanation; pictures stay in the browser."""
-    options = "".join(
-        f'<option value="{html.escape(network.name)}" data-facts="{html.escape(network.facts.model_dump_json())}"'
-        f"{' selected' if network is networks[0] else ''}>"
-        for network in sorted(networks, key=lambda network: network.facts.parameters)
-    )
+    options = ""
+    for n in sorted(networks, key=lambda network: network.facts.parameters):
+        facts, chosen = html.escape(n.facts.model_dump_json()), " selected" * (n is networks[0])
+        options += f'<option value="{html.escape(n.name)}" data-facts="{facts}"{chosen}>'
     _, *parts = re.split(r"<!-- (\w+) -->\n", fill_template("browser/assets/serve.html", options=options))
     contents = dict(zip(parts[::2], parts[1::2], strict=True))
     return drawing_page(networks[0].graph, contents, addition="serve", connect="'self'")

@@ -31,8 +31,7 @@ class Options:
         if self.token is not None and not (self.token and self.token.isascii() and self.token.isprintable()):
             raise ServeError("the token is empty or holds characters other than printable ASCII. Choose another one.")
         if not self.allow_remote and not _is_loopback(self.host):
-            message = "other machines could connect. Add --allow-remote if they may (see --token), or leave it out."
-            raise ServeError(f"--host {self.host}: {message}")
+            raise ServeError(f"--host {self.host}: others could connect. Add --allow-remote (see --token), or omit it.")
 
 
 def _is_loopback(host: str) -> bool:
