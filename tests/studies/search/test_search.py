@@ -583,8 +583,9 @@ def test_bad_input_is_a_sentence(
 
 
 def test_a_search_needs_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["search"]) == 2
-    assert "Name one with --budget" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["search"])
+    assert "the following arguments are required: --budget" in capsys.readouterr().err
 
 
 def test_an_impossible_budget_is_rejected_before_anything_is_made(
