@@ -1,7 +1,7 @@
 """Is the first study better than the second, by how much, and how sure is that?
 
-Both must have been evaluated on the same digits. The interval of the difference is a
-bootstrap over seeds and digits together.
+Both must have been evaluated on the same digits. The interval of the
+difference is a bootstrap over seeds and digits together.
 
 Example:
   tinydigits compare studies/tiny-10k-fast studies/plain-9k-fast

@@ -1,12 +1,13 @@
-"""Export a trained network to another format, and check that it gives the same results.
+"""Export a trained network to another format, and check its results.
 
 The formats: onnx; c, for microcontrollers; html, one page that reads digits;
 hub, a folder for the Hugging Face Hub, which every command accepts as MODEL.
 
 The exported files and PyTorch read all test digits; for C and HTML, both
 preprocessors are also compared on many kinds of pictures. parity.json beside
-the files tells how they compare. The exit code is 1 if they differ, or if the comparison cannot be run
-here (no C compiler, no Node.js) and --allow-unproven is not given.
+the files tells how they compare. The exit code is 1 if they differ, or if the
+comparison cannot be run here (no C compiler, no Node.js) and --allow-unproven
+is not given.
 
 Example:
   tinydigits export tiny-10k --to c --int8

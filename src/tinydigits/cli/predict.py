@@ -7,12 +7,12 @@ files.
 MODEL is a zoo model with shipped weights (PyTorch is not loaded), a run
 directory, or a .safetensors file with its card beside it. The first word is
 MODEL if it is one of these, or if there is no such file and it has no picture
-extension; otherwise MODEL is tiny-10k. To read a picture with the name of
-a model, write ./tiny-10k.
+extension; otherwise MODEL is tiny-10k. To read a picture with the name of a
+model, write ./tiny-10k.
 
-"No digit": the picture has no ink, or scores below the threshold that 99.5 % of
-real digits pass. It is a prediction, not an error. If a picture cannot be read,
-an error is printed, the others are read, and the exit code is 2.
+"No digit": the picture has no ink, or scores below the threshold that 99.5 %
+of real digits pass. It is a prediction, not an error. If a picture cannot be
+read, an error is printed, the others are read, and the exit code is 2.
 
 --json prints a list of {path, rejected, labels: [{label, score}, …], reason,
 error, warning} in the order of the pictures, best label first: all ten labels

@@ -1,10 +1,10 @@
 """Serve the networks over HTTP: a page to draw on at /, and an HTTP API.
 
-POST /predict takes PNG or JPEG pictures of any size up to a million pixels, POST
-/v2/models/NAME/infer takes tensors following the Open Inference Protocol; /docs
-shows the whole API. The server listens on this machine alone and keeps nothing
-that it is sent. When its queue is full, it rejects requests (503). It prints its
-address on stdout, and a line of JSON for each request on stderr.
+POST /predict takes PNG or JPEG pictures of any size up to a million pixels,
+POST /v2/models/NAME/infer takes tensors following the Open Inference Protocol;
+/docs shows the whole API. The server listens on this machine alone and keeps
+nothing that it is sent. When its queue is full, it rejects requests (503). It
+prints its address on stdout, and a line of JSON for each request on stderr.
 
 MODEL is the network for requests that name none: a zoo model with shipped
 weights, or your own, by its run directory or .safetensors file (PyTorch loads

@@ -1,7 +1,7 @@
 """List the studies and runs below directories: filter, sort, find the best.
 
-A run counts as a study of one seed; runs that belong to a study are listed only
-with --runs. Files that cannot be read are named on stderr and left out.
+A run counts as a study of one seed; runs that belong to a study are listed
+only with --runs. Files that cannot be read are named on stderr and left out.
 
 --budget B lists only what is within B's limits and has its structure, each
 with its verdict.
