@@ -731,6 +731,11 @@ def encode(value: object) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
 
+def encodable(text: str) -> str:
+    r"""Text for JSON: the bytes of a file name that are not UTF-8 become `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 
 

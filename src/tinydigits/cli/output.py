@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from tinydigits.records import encode
+from tinydigits.records import encodable, encode
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -66,8 +66,7 @@ def print_plain(console: "Console", text: str, style: str = "") -> None:
 
 def printable(text: str) -> str:
     r"""Text for a terminal: file names may hold bytes that are not UTF-8 (shown as `\udcff`) and control characters."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(ascii(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in text)
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in encodable(text))
 
 
 def print_warning(sentence: str | None) -> None:

@@ -215,8 +215,3 @@ def _follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def encodable(text: str) -> str:
-    r"""Text for JSON: the bytes of a file name that are not UTF-8 become `\udcff`."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tinydigits.errors import ConfigError, ModelError
-from tinydigits.inference.files import SUFFIXES, Picture, encodable, find_pictures, read_pictures
+from tinydigits.inference.files import SUFFIXES, Picture, find_pictures, read_pictures
 from tinydigits.inference.graph import Graph, max_logit, run
 from tinydigits.inference.store import load_graph, packaged_graph
 from tinydigits.pictures.decode import PictureLike
 from tinydigits.pictures.fit import SIZE
-from tinydigits.records import Label, Prediction
+from tinydigits.records import Label, Prediction, encodable
 from tinydigits.settings import DEFAULT_MODEL
 
 Images = NDArray[np.uint8]
