@@ -133,6 +133,7 @@ def test_mnist_is_found_under_other_names(
     (tmp_path / "notes.gz").write_bytes(b"\x1f\x8b")  # nothing else in the directory is in the way
     (tmp_path / "same length").write_bytes(bytes(len(small["t10k-labels-idx1-ubyte"])))
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "unreadable").symlink_to("/proc/self/mem")  # a file whose first bytes nobody may read
     assert len(load_mnist(tmp_path).test) == 50
 
 

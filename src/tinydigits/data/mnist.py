@@ -192,7 +192,7 @@ def _files_in(directory: Path) -> dict[str, Path]:
         try:
             paths = sorted(folder.iterdir()) if folder.is_dir() else []
             # Kaggle's archive has each file in a directory of the same name.
-            paths = [inner if inner.is_file() else path for path in paths for inner in [path / path.name]]
+            paths = [inner if (inner := path / path.name).is_file() else path for path in paths]
             paths = [path for path in paths if path.is_file()]
             found = {file.name: path for path in reversed(paths) for file in FILES if _is_called(path.name, file)}
             for path in paths if len(found) < len(FILES) else []:
@@ -214,16 +214,14 @@ def _is_called(name: str, file: IdxFile) -> bool:
 
 def _contains(path: Path, file: IdxFile) -> bool:
     """Whether the content is that of the file; read only if its length is, which gzip keeps in the last four bytes."""
-    with path.open("rb") as content:
-        packed = content.read(2) == GZIP_MAGIC
-        size_bytes = content.seek(0, os.SEEK_END)
-        if packed:
-            content.seek(max(0, size_bytes - 4))
-            size_bytes = int.from_bytes(content.read(), "little")
-    if size_bytes != file.size_bytes:
-        return False
-    with contextlib.suppress(DamagedDataError):
-        return len(_verified(file, path.read_bytes(), str(path))) > 0
+    with contextlib.suppress(OSError, DamagedDataError):  # whatever cannot be read is another file
+        with path.open("rb") as content:
+            packed = content.read(2) == GZIP_MAGIC
+            size_bytes = content.seek(0, os.SEEK_END)
+            if packed:
+                content.seek(max(0, size_bytes - 4))
+                size_bytes = int.from_bytes(content.read(), "little")
+        return size_bytes == file.size_bytes and len(_verified(file, path.read_bytes(), str(path))) > 0
     return False
 
 
