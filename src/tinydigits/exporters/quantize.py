@@ -75,12 +75,12 @@ def quantize(graph: Graph, images: NDArray[np.uint8]) -> Int8Graph:
     _equalise_channels(ops, reals)
     groups = _groups(ops)
     integers = images[..., None].astype(np.int64)
-    incoming = _input_map(ops[0])
+    incoming = _input_quant(ops[0])
     int8_ops: list[Int8Op] = []
     for group in groups:
         is_last = group is groups[-1]
         smallest = _smallest_scale(group, incoming)
-        outgoing = _logit_map(group, incoming) if is_last else _choose_map(reals[group.last], smallest)
+        outgoing = _logit_quant(group, incoming) if is_last else _choose_quant(reals[group.last], smallest)
         operation = _operation(group, incoming, outgoing, clamp=not is_last)
         if isinstance(operation, Int8Conv) and isinstance(group.source, Conv):
             steps = _weight_scales(group.source, incoming) * incoming.scale
@@ -176,7 +176,7 @@ def _fuse(group: _Group, op: Affine | Relu | MaxPool) -> None:
             group.ends = np.stack([ends.min(axis=0), ends.max(axis=0)])
 
 
-def _input_map(front: Op) -> _Quant:
+def _input_quant(front: Op) -> _Quant:
     """The input is not rescaled: real = scale · level + shift, if an affine is the first operation."""
     if not isinstance(front, Affine):
         return _Quant(1.0, 0)
@@ -185,7 +185,7 @@ def _input_map(front: Op) -> _Quant:
     return _Quant(scale, zero_point, shift + scale * zero_point)
 
 
-def _logit_map(group: _Group, incoming: _Quant) -> _Quant:
+def _logit_quant(group: _Group, incoming: _Quant) -> _Quant:
     """Logits are integers in units of 2^-16, or of more if they might exceed 31 bits."""
     bound = 255 * incoming.scale
     if isinstance(source := group.source, Conv):
@@ -200,7 +200,7 @@ def _smallest_scale(group: _Group, incoming: _Quant) -> float:
     return float(np.abs(group.scale * steps).max()) * incoming.scale / 2**20
 
 
-def _choose_map(values: NDArray[np.float32], least_scale: float) -> _Quant:
+def _choose_quant(values: NDArray[np.float32], least_scale: float) -> _Quant:
     """Scale and zero point with the least mean squared error on these values; zero is always exact."""
     sample = values.ravel()[:: max(1, values.size // _SAMPLE)].astype(np.float64)
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
