@@ -158,8 +158,7 @@ async def open_loop(address: Address, requests: Sequence[bytes], rate: float, se
         outcome.seconds.append(time.perf_counter() - due)
 
     for due, request in zip(_times(start, rate, seconds), cycle(requests), strict=False):
-        if (early := due - time.perf_counter()) > 0:
-            await asyncio.sleep(early)
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))  # when late too, so that answers are taken in
         if len(asking) < _MOST_CONNECTIONS:
             task = asyncio.create_task(ask(request, due))
             asking.add(task)
